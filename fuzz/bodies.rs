@@ -379,7 +379,7 @@ fn make_about(from: &mut Taken<'_>) -> About {
         1 => OwnUpgrade::Done,
         _ => OwnUpgrade::Stays { why: from.text() },
     };
-    About { version: from.text(), upgrade }
+    About { version: from.text(), upgrade, has_store: from.flag() }
 }
 
 fn make_spec(from: &mut Taken<'_>) -> SpawnSpec {

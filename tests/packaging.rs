@@ -106,6 +106,24 @@ fn the_crate_has_what_belongs_in_it() {
 }
 
 #[test]
+fn the_image_is_built_from_all_that_cargo_reads() {
+    let manifest: toml::Table = toml::from_str(&text("Cargo.toml")).unwrap();
+    let paths = |kind: &str| {
+        let targets = manifest.get(kind).and_then(toml::Value::as_array).into_iter().flatten();
+        targets.map(|target| target["path"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let members =
+        manifest["workspace"]["members"].as_array().unwrap().iter().map(|path| path.as_str().unwrap().to_owned());
+    let all = members.chain(paths("bench")).chain(paths("test")).chain(["src/main.rs".to_owned()]);
+    let folders: BTreeSet<String> = all.map(|path| path.split('/').next().unwrap().to_owned()).collect();
+    assert!(folders.len() > 3, "{folders:?}");
+    let image = text("packaging/docker/Dockerfile");
+    for folder in folders {
+        assert!(image.lines().any(|line| line == format!("COPY {folder} ./{folder}")), "{folder} is not copied");
+    }
+}
+
+#[test]
 fn what_is_run_may_be_run_and_parses() {
     let scripts = [
         "packaging/build",

@@ -353,6 +353,7 @@ fn the_master_makes_system_calls_through_its_trait_only() {
     // Of these modules of `os` the loop uses what computes, or names a type.
     let pure = [
         "attributes::resource",
+        "container::Container",
         "errno",
         "guard::Parcel",
         "listen::Access",

@@ -1,20 +1,21 @@
 """The static binary: its size, that it needs nothing, and that it serves in an empty root, as another user too."""
 
+import json
 import os
 import subprocess
 
+import distributions
 from common import BINARY, answer_of, built, free_port, fresh, running, skip
 
 BYTES_MAX = 10_000_000
+SOURCE = os.path.join(os.path.dirname(__file__), "worker.c")
 
 
 def a_root(name, files):
     """A root folder with clusterd, a static worker and these files."""
     root = fresh(name)
     os.link(built(BINARY), root / "clusterd")
-    worker = root / "worker"
-    source = os.path.join(os.path.dirname(__file__), "worker.c")
-    subprocess.run(["cc", "-static", "-O1", "-o", worker, source], check=True)
+    subprocess.run(["cc", "-static", "-O1", "-o", root / "worker", SOURCE], check=True)
     for path, text in files.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text)
@@ -36,11 +37,11 @@ def in_root(root, *arguments):
     return ["unshare", "--mount", "sh", "-c", script, "sh", root, *arguments]
 
 
-def serves(root, *options):
+def serves(root, *options, command=("/worker",)):
     """The first answer of a worker in this root."""
     port = free_port()
-    command = in_root(root, "-w", "2", "--port", port, *options, "--", "/worker")
-    with running(command) as clusterd:
+    words = [str(port) if word == "PORT" else word for word in command]
+    with running(in_root(root, "-w", "2", "--port", port, *options, "--", *words)) as clusterd:
         return answer_of(port, running=clusterd)
 
 
@@ -86,11 +87,65 @@ def a_host_by_name():
     serves(a_root("host-root", files), "--host", "here.test")
 
 
-small_and_static()
+def with_binary(root):
+    """This root, with clusterd in it; it is kept, and the binary is that of today."""
+    (root / "clusterd").unlink(missing_ok=True)
+    os.link(built(BINARY), root / "clusterd")
+    return root
+
+
+def debian_11():
+    root = distributions.debian_11()
+    if root is None:
+        skip("the packages of Debian 11 cannot be had")
+        return
+    (root / "srv").mkdir(exist_ok=True)
+    (root / "srv" / "served").touch()
+    web = ("/usr/bin/python3", "-m", "http.server", "--directory", "/srv", "PORT")
+    answer = serves(with_binary(root), "--protocol", "bind", "--user", "www-data", command=web)
+    assert "served" in answer, answer
+
+
+def musl_and_busybox():
+    root = distributions.musl(SOURCE)
+    if root is None:
+        skip("musl and busybox cannot be had")
+        return
+    answer = serves(with_binary(root), "--user", "nobody", command=("/bin/sh", "-c", "exec /worker"))
+    assert answer.startswith("uid 65534 gid 65534"), answer
+
+
+def read_only_and_not_root():
+    """As a strict container runs it: nothing can be written, nobody is root, JSON on stdout."""
+    root = a_root("strict-root", {"etc/passwd": "web:x:4711:4712::/:/bin/sh\n"})
+    script = """
+        set -e
+        root=$1
+        shift
+        mount --make-rprivate /
+        mkdir -p "$root/proc" "$root/dev"
+        mount --bind "$root" "$root"
+        mount --rbind /proc "$root/proc"
+        mount --rbind /dev "$root/dev"
+        mount -o remount,bind,ro "$root"
+        exec env -i "$(command -v setpriv)" --no-new-privs \\
+          "$(command -v chroot)" --userspec=4711:4712 --groups= "$root" /clusterd "$@"
+    """
+    port = free_port()
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", root, "-w", "2", "--port", port, "--log-format", "json"]
+    command += ["--", "/worker"]
+    with running(command, stdout=subprocess.PIPE, text=True) as clusterd:
+        answer = answer_of(port, running=clusterd)
+        line = json.loads(clusterd.stdout.readline())
+    assert answer == "uid 4711 gid 4712 groups", answer
+    assert (line["app_name"], line["message"]) == ("worker", "listening"), line
+
+
+tests = [small_and_static]
 if os.getuid() == 0:
-    an_empty_root()
-    a_user_by_name()
-    a_host_by_name()
+    tests += [an_empty_root, a_user_by_name, a_host_by_name, debian_11, musl_and_busybox, read_only_and_not_root]
 else:
     skip("chroot needs root")
-print("binary: 4 tests passed" if os.getuid() == 0 else "binary: 1 test passed")
+for test in tests:
+    test()
+print(f"binary: {len(tests)} tests passed")

@@ -1,4 +1,4 @@
-/* A worker for an empty root: binds $PORT, answers each connection with who it runs as, in HTTP. Linked statically. */
+/* A worker for an empty root: binds $PORT, answers each connection with who it runs as, in HTTP. */
 #include <arpa/inet.h>
 #include <grp.h>
 #include <stdio.h>
@@ -15,6 +15,8 @@ int main(void) {
     perror("worker: listen");
     return 1;
   }
+  puts("listening");
+  fflush(stdout);
   for (;;) {
     int client = accept(listener, NULL, NULL);
     if (client < 0) continue;

@@ -4,6 +4,7 @@ use super::apply::Outcome;
 use super::client::{self, Answered};
 use super::error::{CommandError, KeeperError};
 use super::progress::{Progress, Wait};
+use super::store::Store;
 use super::target::Found;
 use crate::api::{Change, Request};
 use crate::cli::client::{LOOK_TRIES_MAX, PROGRESS_EVERY_MS};
@@ -103,11 +104,17 @@ pub(super) fn revive(home: &Home, deployment: &str, starts: impl Fn(&str) -> boo
     for one in entry.apps.iter_mut().filter(|one| starts(&one.name)) {
         one.stopped = false;
     }
-    launch(registry, home, &entry, Novelty::Known)
+    launch(registry, home, &entry, Novelty::Known, None)
 }
 
-/// Writes the entry, starts the keeper, and waits until its apps are ready.
-pub(super) fn launch(registry: Registry<'_>, home: &Home, entry: &Entry, novelty: Novelty) -> Outcome {
+/// Writes the entry, starts the keeper, and waits until its apps are ready. `store` has the sockets of an earlier keeper.
+pub(super) fn launch(
+    registry: Registry<'_>,
+    home: &Home,
+    entry: &Entry,
+    novelty: Novelty,
+    store: Option<&Store>,
+) -> Outcome {
     let mut entry = entry.clone();
     if let Some(sources) = &mut entry.sources {
         sources.log_folder.get_or_insert_with(|| log_folder(home));
@@ -124,7 +131,7 @@ pub(super) fn launch(registry: Registry<'_>, home: &Home, entry: &Entry, novelty
     let not_started = |why| CommandError::NotStarted { name: entry.name.clone(), why };
     home.write_entry(&entry)?;
     let mut progress = Progress::new(Wait::Ready, &entry.name);
-    let started = start_keeper(home, &entry, &log)
+    let started = start_keeper(home, &entry, &log, store)
         .and_then(|keeper| wait_for_socket(home, &entry.name, keeper, &mut log, told_before, &mut progress));
     if let Err(why) = started {
         if novelty == Novelty::New {
@@ -140,11 +147,17 @@ pub(super) fn launch(registry: Registry<'_>, home: &Home, entry: &Entry, novelty
 }
 
 /// Starts the keeper; returns why if that fails.
-fn start_keeper(home: &Home, entry: &Entry, log: &File) -> Result<Child, KeeperError> {
+fn start_keeper(home: &Home, entry: &Entry, log: &File, store: Option<&Store>) -> Result<Child, KeeperError> {
     let folder = entry.sources.as_ref().map_or("/", |sources| sources.start_folder.as_str());
     let home_path = std::path::absolute(home.path())?;
     let args = [OsStr::new(BACKGROUND_FLAG), home_path.as_os_str(), OsStr::new(&entry.name)];
-    process::start_in_background(&args, Path::new(folder), log)
+    let input = store.and_then(|store| store.input_for(|app| entry.apps.iter().any(|its| its.name == app)));
+    let kept_at = Store::address(home);
+    let env = match &kept_at {
+        Some(path) => vec![("NOTIFY_SOCKET", path.as_os_str()), ("FDSTORE", OsStr::new("1"))],
+        None => Vec::new(),
+    };
+    process::start_in_background(&args, Path::new(folder), log, input, &env)
         .map_err(|source| KeeperError::NotStarted { folder: folder.to_owned(), source })
 }
 

@@ -24,6 +24,7 @@ pub mod run_args;
 mod samples;
 mod script;
 mod stay;
+mod store;
 mod table;
 mod target;
 mod top;

@@ -90,7 +90,7 @@ fn launch_new(known: &Known, mut sources: Sources, done: &mut Done) -> Result<()
         planned.stopped = !app.autostart;
     }
     let entry = Entry { background: true, sources: Some(sources), ..planned };
-    let outcome = launch::launch(registry, &known.home, &entry, Novelty::New);
+    let outcome = launch::launch(registry, &known.home, &entry, Novelty::New, None);
     let stopped = entry.apps.iter().filter(|app| app.stopped).map(|app| not_started(&app.name));
     done.outcomes.push(outcome.map(|ready| {
         let lines: Vec<String> = Some(ready).filter(|text| !text.is_empty()).into_iter().chain(stopped).collect();

@@ -2,6 +2,7 @@
 //! runs; that it ends changes nothing for the deployments.
 use super::error::CommandError;
 use super::launch::{self, Novelty, START_LOOK_MS};
+use super::store::Store;
 use crate::home::{Entry, Home};
 use crate::loader;
 use crate::os::{clock, notify, poll, process};
@@ -33,16 +34,19 @@ impl Failed {
 
 /// Stays, and starts again what was saved and loses its keeper. Whoever ends a deployment by a command has its entry
 /// removed, so it stays ended.
-pub(super) fn stay(home: &Home) -> ! {
+pub(super) fn stay(home: &Home, store: Option<&Store>) -> ! {
     tell_ready();
     let mut failed: BTreeMap<String, Failed> = BTreeMap::new();
     loop {
         reap();
-        let names: Vec<String> = match home.saved() {
-            Ok((dump, _)) => dump.deployments.into_iter().map(|entry| entry.name).collect(),
-            // Said by the start; nothing can be done until somebody saves again.
-            Err(_) => Vec::new(),
-        };
+        // An error was said by the start; nothing can be done until somebody saves again.
+        let saved = home.saved().map(|(dump, _)| dump.deployments).unwrap_or_default();
+        if let Some(store) = store {
+            let mut entries: Vec<Entry> = home.entries().into_iter().flatten().collect();
+            entries.retain(|entry| saved.iter().any(|s| s.name == entry.name) || home.is_alive(&entry.name));
+            store.keep_only(|app| entries.iter().flat_map(|entry| &entry.apps).any(|its| its.name == app));
+        }
+        let names: Vec<String> = saved.into_iter().map(|entry| entry.name).collect();
         failed.retain(|name, _| names.contains(name));
         for name in &names {
             if home.is_alive(name) {
@@ -55,7 +59,7 @@ pub(super) fn stay(home: &Home) -> ! {
                 continue;
             }
             log::warn!("{name}: its keeper was killed; starting it again");
-            match start_again(home, name) {
+            match start_again(home, name, store) {
                 Ok(message) => {
                     message.lines().for_each(|line| log::info!("{line}"));
                     failed.remove(name);
@@ -71,7 +75,7 @@ pub(super) fn stay(home: &Home) -> ! {
 }
 
 /// Starts a deployment whose keeper is gone; what was stopped of it stays so.
-fn start_again(home: &Home, name: &str) -> Result<String, CommandError> {
+fn start_again(home: &Home, name: &str, store: Option<&Store>) -> Result<String, CommandError> {
     let registry = home.registry()?;
     let mut entry: Entry = home.entry(name)?;
     if home.is_alive(name) {
@@ -84,7 +88,7 @@ fn start_again(home: &Home, name: &str) -> Result<String, CommandError> {
             Err(error) => log::warn!("{name}: {error}; starting it as it was"),
         }
     }
-    launch::launch(registry, home, &entry, Novelty::Known)
+    launch::launch(registry, home, &entry, Novelty::Known, store)
 }
 
 /// Waits until one of the keepers ends, or it is time to look again.

@@ -193,6 +193,19 @@ impl Home {
         self.run_dir().join(format!("{name}.ntfy"))
     }
 
+    /// The path for `resurrect --stay` to bind; creates its folder.
+    ///
+    /// # Errors
+    /// The folder cannot be used.
+    pub fn prepare_store(&self) -> Result<PathBuf, HomeError> {
+        self.open().map(|_| self.store_path())
+    }
+
+    /// Where `resurrect --stay` takes listening sockets that it keeps.
+    pub fn store_path(&self) -> PathBuf {
+        self.run_dir().join("kept.ntfy")
+    }
+
     /// The path of a background deployment's log; creates its folder.
     ///
     /// # Errors

@@ -56,7 +56,7 @@ variants! {
 }
 
 record! {
-    About { 1 version [cut KEEPER_NAME_BYTES_MAX] = String::new(); 2 upgrade = OwnUpgrade::Open; }
+    About { 1 version [cut KEEPER_NAME_BYTES_MAX] = String::new(); 2 upgrade = OwnUpgrade::Open; 3 has_store = false; }
 }
 
 variants! {

@@ -37,7 +37,7 @@ fn orders() -> Vec<Order> {
 }
 
 fn hello(incarnation: u32, previous_end: &str, upgrade: OwnUpgrade) -> Notice {
-    let about = About { version: "1.2.3".into(), upgrade };
+    let about = About { version: "1.2.3".into(), upgrade, has_store: false };
     Notice::Hello { version: record::VERSION, incarnation, previous_end: previous_end.into(), about }
 }
 
@@ -46,8 +46,14 @@ fn notices() -> Vec<Notice> {
     let mut all = vec![
         hello(3, "was killed by SIGKILL", OwnUpgrade::Open),
         hello(1, "", OwnUpgrade::Stays { why: "too old".into() }),
-        Notice::Keeper { about: About { version: "2.0.1".into(), upgrade: OwnUpgrade::Done } },
-        Notice::Keeper { about: About { version: String::new(), upgrade: OwnUpgrade::Stays { why: String::new() } } },
+        Notice::Keeper { about: About { version: "2.0.1".into(), upgrade: OwnUpgrade::Done, has_store: true } },
+        Notice::Keeper {
+            about: About {
+                version: String::new(),
+                upgrade: OwnUpgrade::Stays { why: String::new() },
+                has_store: false,
+            },
+        },
         Notice::Child { worker, pid: 12, tag: vec![1, 2], started_ms: 99, status: None, out_of_memory: false },
         Notice::Child { worker, pid: 12, tag: vec![], started_ms: 99, status: Some(-1), out_of_memory: false },
         Notice::Held { name: "n".into() },

@@ -211,7 +211,7 @@ mod tests {
     use std::os::fd::OwnedFd;
 
     fn about() -> About {
-        About { version: "1.2.3".into(), upgrade: OwnUpgrade::Done }
+        About { version: "1.2.3".into(), upgrade: OwnUpgrade::Done, has_store: true }
     }
 
     #[test]

@@ -36,9 +36,10 @@ const GUARD_END_MS: u64 = 1_000;
 /// Requested send buffer of keeper and master, in bytes.
 const KEEPER_SOCKET_BUFFER_BYTES: usize = 1024 * 1024;
 
-/// The variables by which systemd says which fds it passed, that it expects signs of life and stores files. They are meant for the keeper alone.
-const OWN_VARIABLES: [&str; 6] =
-    ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC", "FDSTORE"];
+/// The variables by which systemd says which fds it passed. They are meant for the keeper alone, and for its first binary.
+const PASSED_VARIABLES: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+/// The variables by which systemd says that it expects signs of life and stores files. They are meant for the keeper alone.
+const OWN_VARIABLES: [&str; 3] = ["WATCHDOG_PID", "WATCHDOG_USEC", "FDSTORE"];
 
 /// What the start of a master needs: both ends of its connection, the pipe for its report, and in the child copies of each.
 const RESERVED_FDS: usize = 8;
@@ -149,6 +150,7 @@ impl<S: System> Keeper<S> {
         let failed = |what| move |source| StartError { what, source };
         let mut table = Table::default();
         inherited::hold_inherited(&system, &mut table);
+        inherited::hold_passed(&system, &mut table);
         system.close_on_exec_from(3).map_err(failed("closing inherited files"))?;
         system.watch_signals(&SIGNALS).map_err(failed("watching signals"))?;
         // A parent may have left SIGCHLD ignored; the kernel would then reap our children itself.
@@ -180,6 +182,7 @@ impl<S: System> Keeper<S> {
         table: Table<S::Fd>,
         watchdog: Watchdog,
     ) -> Keeper<S> {
+        let service_manager = ServiceManager::new(&system);
         Keeper {
             args,
             env: environment(&system),
@@ -195,7 +198,8 @@ impl<S: System> Keeper<S> {
             table,
             reports: BTreeMap::new(),
             watchdog,
-            service_manager: ServiceManager::new(&system),
+            about: reexec::about(OwnUpgrade::Open, &service_manager),
+            service_manager,
             master: None,
             previous_end: String::new(),
             gap: None,
@@ -203,7 +207,6 @@ impl<S: System> Keeper<S> {
             heartbeats: 0,
             buffer: vec![0; KEEPER_PACKET_BYTES_MAX],
             reexec: Reexec::None,
-            about: reexec::about(OwnUpgrade::Open),
             over: None,
             system,
         }
@@ -646,9 +649,18 @@ pub(super) fn with_master_name(args: Vec<OsString>) -> Vec<Vec<u8>> {
 
 /// The keeper's environment, without the variables meant for it alone.
 pub(super) fn environment(system: &impl System) -> Vec<Vec<u8>> {
+    environment_without(system, &[PASSED_VARIABLES, OWN_VARIABLES].concat())
+}
+
+/// The environment of the keeper's next binary: the service manager expects of it what it expects of this one.
+pub(super) fn keeper_environment(system: &impl System) -> Vec<Vec<u8>> {
+    environment_without(system, &PASSED_VARIABLES)
+}
+
+fn environment_without(system: &impl System, left_out: &[&str]) -> Vec<Vec<u8>> {
     let variables = system.environment().into_iter();
     variables
-        .filter(|(name, _)| !OWN_VARIABLES.iter().any(|own| name == own))
+        .filter(|(name, _)| !left_out.iter().any(|left_out| name == left_out))
         .map(|(name, value)| [name.into_vec(), value.into_vec()].join(&b'='))
         .collect()
 }

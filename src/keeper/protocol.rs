@@ -92,6 +92,8 @@ pub struct About {
     pub version: String,
     /// The result of its own part in the last upgrade.
     pub upgrade: OwnUpgrade,
+    /// The service manager keeps listening sockets for its next start.
+    pub has_store: bool,
 }
 
 /// The keeper's own part in an upgrade.

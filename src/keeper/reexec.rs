@@ -3,9 +3,10 @@
 //! their parent-death signals, pending signals, limits and open files stay; the rest is encoded (`state`). A failure
 //! before the exec costs nothing: the keeper stays as it is and logs the reason.
 use super::delivery::Delivery;
-use super::event_loop::{Keeper, Master, Own, environment, with_master_name};
+use super::event_loop::{Keeper, Master, Own, keeper_environment, with_master_name};
 use super::groups::Groups;
 use super::protocol::{About, Notice, OwnUpgrade};
+use super::service_manager::ServiceManager;
 use super::state::{self, KEEPER_STATE_BYTES_MAX, State, View};
 use super::system::{SIGNALS, System};
 use super::watchdog::Watchdog;
@@ -99,8 +100,8 @@ pub(super) struct Question<F> {
 }
 
 /// This keeper's description of itself.
-pub(super) fn about(upgrade: OwnUpgrade) -> About {
-    About { version: env!("CARGO_PKG_VERSION").to_owned(), upgrade }
+pub(super) fn about(upgrade: OwnUpgrade, service_manager: &ServiceManager) -> About {
+    About { version: env!("CARGO_PKG_VERSION").to_owned(), upgrade, has_store: service_manager.has_store() }
 }
 
 /// The check of a new binary: whether it could take over from the state on its standard input.
@@ -120,7 +121,7 @@ impl<S: System> Keeper<S> {
     pub(super) fn begin_reexec(&mut self) {
         self.cancel_reexec();
         self.reexec = Reexec::Waiting;
-        self.about = about(OwnUpgrade::Open);
+        self.about = about(OwnUpgrade::Open, &self.service_manager);
     }
 
     pub(super) fn cancel_reexec(&mut self) {
@@ -235,7 +236,8 @@ impl<S: System> Keeper<S> {
         let why = match prepared {
             Ok((state, previous)) => {
                 let back = self.system.number(&previous).to_string().into_bytes();
-                let error = execute(&self.system, &self.binary, &state, back, &self.args[1..], &self.env);
+                let env = keeper_environment(&self.system);
+                let error = execute(&self.system, &self.binary, &state, back, &self.args[1..], &env);
                 ReexecError::Execute(error)
             }
             Err(why) => why,
@@ -253,7 +255,7 @@ impl<S: System> Keeper<S> {
     fn stay(&mut self, why: &ReexecError) {
         self.reexec = Reexec::None;
         self.system.say(&format!("clusterd: the keeper stays at version {}: {why}", env!("CARGO_PKG_VERSION")));
-        self.about = about(OwnUpgrade::Stays { why: why.to_string() });
+        self.about = about(OwnUpgrade::Stays { why: why.to_string() }, &self.service_manager);
         self.notify_master(Notice::Keeper { about: self.about.clone() });
     }
 }
@@ -317,7 +319,9 @@ fn send_back<S: System>(system: &S, left: &Left<S::Fd>, why: &str) -> ExitCode {
             let reason = format!("the new binary said that it can take over, and could not: {why}").into_bytes();
             let args: Vec<Vec<u8>> = left.args.iter().map(|arg| arg.clone().into_vec()).collect();
             match system.keep_over_exec(&left.state) {
-                Ok(()) => execute(system, previous, &left.state, reason, &args, &environment(system)).to_string(),
+                Ok(()) => {
+                    execute(system, previous, &left.state, reason, &args, &keeper_environment(system)).to_string()
+                }
                 Err(error) => error.to_string(),
             }
         }
@@ -362,7 +366,7 @@ impl<S: System> Keeper<S> {
             delivery,
             killed_for: None,
         });
-        keeper.about = about(own_part);
+        keeper.about = about(own_part, &keeper.service_manager);
         keeper.notify_master(Notice::Keeper { about: keeper.about.clone() });
         Ok(keeper)
     }

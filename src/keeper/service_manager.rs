@@ -52,8 +52,14 @@ impl ServiceManager {
         let time_us = variable("WATCHDOG_USEC").filter(|time_us| *time_us > 0 && for_us);
         // As sd_watchdog_enabled(3) advises: twice in its time.
         let watchdog = time_us.map(|us| Watchdog { every_ms: (us / 2_000).max(1), next_ms: 0 });
-        let has_store = variable("FDSTORE").is_some_and(|files| files > 0);
+        let is_there = variables.iter().any(|(name, at)| name == "NOTIFY_SOCKET" && !at.is_empty());
+        let has_store = is_there && variable("FDSTORE").is_some_and(|files| files > 0);
         ServiceManager { has_store, watchdog }
+    }
+
+    /// Whether it keeps listening sockets for the next start.
+    pub(super) fn has_store(&self) -> bool {
+        self.has_store
     }
 
     /// A file is held under this name now, perhaps in the place of another one.

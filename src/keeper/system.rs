@@ -104,6 +104,11 @@ pub trait System: Debug {
     /// Takes an fd that was open when the process began.
     fn take_inherited(&self, number: RawFd) -> io::Result<Self::Fd>;
 
+    /// One message with files, where standard input is a socket for that; it is empty from then on.
+    fn take_passed(&self, _buffer: &mut [u8], _fds: &mut VecDeque<Self::Fd>) -> io::Result<Packet> {
+        Ok(Packet::End)
+    }
+
     /// Closes an fd whose close may block because of options that others set.
     fn close(&self, fd: Self::Fd) {
         drop(fd);
@@ -330,6 +335,13 @@ impl System for Linux {
 
     fn take_inherited(&self, number: RawFd) -> io::Result<OwnedFd> {
         process::take_inherited_fd(number)
+    }
+
+    fn take_passed(&self, buffer: &mut [u8], fds: &mut VecDeque<OwnedFd>) -> io::Result<Packet> {
+        match packet::is_packet_socket(io::stdin().as_fd()) {
+            true => packet::receive(process::take_stdin()?, buffer, fds),
+            false => Ok(Packet::End),
+        }
     }
 
     fn close(&self, fd: OwnedFd) {

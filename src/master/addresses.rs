@@ -186,7 +186,7 @@ pub(super) fn close_if_unserved(
     listener_ix: ListenerIx,
 ) {
     let Some(listener) = cx.apps[ix].listeners.get(listener_ix) else { return };
-    let is_requested = listener.configured.is_none() && !listener.is_retired();
+    let is_requested = listener.configured.is_none() && !listener.is_retired() && !outlives_us(cx, ix, listener);
     if listener.datagram && cx.apps[ix].settings().protocol.intercepts() {
         // Nobody sees who has a datagram socket open: no listen(2) follows.
         return;
@@ -196,13 +196,27 @@ pub(super) fn close_if_unserved(
     }
 }
 
+/// Whether a listener stays open when the deployment ends. What clusterd was given at its start cannot be opened again. What
+/// the service manager has in its store waits for the next start there, which takes it for a configured address, or for all that
+/// its only app listens on (`start::bind_all`); where none follows, the service manager closes it.
+pub(super) fn outlives_us(cx: &Context<impl System>, ix: AppIx, listener: &Listener) -> bool {
+    let is_taken = || {
+        let mut apps = cx.apps.iter().filter(|app| !app.deleted);
+        let is_only_one = apps.next().is_some() && apps.next().is_none();
+        listener.configured.is_some() || is_only_one && cx.apps[ix].settings().config.listen.is_empty()
+    };
+    listener.given || cx.deployment.leaves_sockets && !listener.datagram && is_taken()
+}
+
 /// Closes what nobody will accept from again, because every slot is empty for good: clients are refused instead of left
-/// hanging. What clusterd was given at its start cannot be opened again, and stays.
+/// hanging.
 pub(super) fn close_all(cx: &mut Context<impl System>, groups: &mut Groups, ix: AppIx) {
     for listener_ix in cx.apps[ix].listeners.indices() {
         let listener = &cx.apps[ix].listeners[listener_ix];
-        if !listener.is_retired() && !listener.given {
-            close(cx, groups, ix, listener_ix);
+        match listener.is_retired() || outlives_us(cx, ix, listener) {
+            false => close(cx, groups, ix, listener_ix),
+            true if listener.is_retired() || listener.given => {}
+            true => log::info!("{}: {listener} waits with the service manager for the next start", cx.apps[ix].name),
         }
     }
 }

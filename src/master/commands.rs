@@ -10,7 +10,7 @@ use super::triggers::Trigger;
 use super::waiters::Wait;
 use super::{
     Master, addresses, autoscale, cgroups, checkpoint, last_words, lifecycle, listener, one_worker, relay, reload,
-    spawn, stdin, stop_delay, triggers, upgrade, view,
+    spawn, stdin, stop_delay, stop_report, triggers, upgrade, view,
 };
 use crate::api::request::{Role, StopMode, Target};
 use crate::api::types::ProfileKind;
@@ -257,7 +257,9 @@ impl<S: System> Master<S> {
             }
             StopMode::Drain => {}
         }
-        self.cx.deployment.stop_asked = true;
+        if !std::mem::replace(&mut self.cx.deployment.stop_asked, true) {
+            self.cx.deployment.stop_asked_ms = self.cx.now_ms;
+        }
         checkpoint::save_deployment(&mut self.cx);
         for ix in self.cx.apps.indices() {
             self.stop_app(ix, mode);
@@ -488,9 +490,17 @@ impl<S: System> Master<S> {
     pub(super) fn on_signal(&mut self, number: i32, value: Option<i32>) {
         match number {
             signal::TERM | signal::INT => {
-                self.stop_all(StopMode::from_now(self.cx.deployment.stop_asked));
+                let is_first = !self.cx.deployment.stop_asked;
+                self.cx.deployment.leaves_sockets |= is_first && self.cx.deployment.has_store;
+                self.stop_all(StopMode::from_now(!is_first));
+                if is_first && number == signal::TERM {
+                    stop_report::begin(&mut self.cx);
+                }
             }
-            signal::QUIT => self.stop_all(StopMode::Now),
+            signal::QUIT => {
+                self.cx.deployment.leaves_sockets |= !self.cx.deployment.stop_asked && self.cx.deployment.has_store;
+                self.stop_all(StopMode::Now);
+            }
             signal::HUP => {
                 // The keeper has said that a reload begins.
                 self.cx.deployment.told = Told::Reloading;

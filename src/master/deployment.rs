@@ -39,6 +39,12 @@ pub(super) struct Deployment {
     pub(super) last_source: u32,
     /// The deployment is stopping.
     pub(super) stop_asked: bool,
+    /// Since when, in milliseconds.
+    pub(super) stop_asked_ms: u64,
+    /// The service manager keeps listening sockets for its next start.
+    pub(super) has_store: bool,
+    /// It does so at this stop, for which it has asked by a signal.
+    pub(super) leaves_sockets: bool,
     /// The keeper's exit code.
     pub(super) exit_code: u8,
     /// The keeper was told that the deployment is over.

@@ -62,6 +62,7 @@ mod spawn_error;
 mod start;
 mod stdin;
 mod stop_delay;
+mod stop_report;
 mod system;
 mod table;
 mod tasks;
@@ -229,6 +230,7 @@ impl<S: System> Master<S> {
         }
         self.kernel_mode.interception.read_left(&mut self.cx);
         self.stop_due_apps();
+        stop_report::look(&mut self.cx);
         self.drains.end_delays(&mut self.cx);
         self.kernel_mode.accept_probes.look(&mut self.cx);
         self.drains.check(&mut self.cx);

@@ -20,7 +20,9 @@ use super::start::{
     BACKGROUND_FLAG, CONTROL_SOCKET, CONTROL_TCP, CommandLine, NotStarted, StartError, address_of, launch,
 };
 use super::system::System;
-use super::{Master, channels, checkpoint, in_hand, moves, overlap, reload, requests, spawn, stdin, stop_delay};
+use super::{
+    Master, channels, checkpoint, in_hand, moves, overlap, reload, requests, spawn, stdin, stop_delay, stop_report,
+};
 use crate::config::Listen;
 use crate::config::sources::Sources;
 use crate::home::{self, Home};
@@ -87,6 +89,8 @@ fn resume_all(
     deployment.ids = record.ids;
     deployment.started_ms = record.started_ms;
     deployment.stop_asked = record.stop_asked;
+    deployment.stop_asked_ms = record.stop_asked_ms;
+    deployment.leaves_sockets = record.leaves_sockets;
     deployment.exit_code = record.exit_code;
     deployment.last_source = record.last_source;
     master.cx.next_worker = record.worker_ids_below;
@@ -120,6 +124,7 @@ fn resume_all(
         }
     }
     stop_delay::resume(&mut master.cx);
+    stop_report::resume(&mut master.cx);
     in_hand::adopt(&mut master.cx, &mut inherited.fds);
     for ix in master.cx.workers.indices() {
         master.begin_interception(ix);

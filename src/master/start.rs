@@ -14,7 +14,8 @@ use super::timers::Timer;
 use super::triggers::Triggers;
 use super::upgrade::Upgrade;
 use super::{
-    Master, autoscale, cgroups, checkpoint, in_hand, last_words, log_files, narration, orphans, output, reload, resume,
+    Master, addresses, autoscale, cgroups, checkpoint, in_hand, last_words, log_files, narration, orphans, output,
+    reload, resume, stop_report,
 };
 use crate::api;
 use crate::api::request::StopMode;
@@ -165,6 +166,7 @@ impl<S: System> Master<S> {
             }
         };
         let mut cx = Context::new(system, link, reactor, inherited.incarnation, wake);
+        cx.deployment.has_store = inherited.about.has_store;
         api::events::begin(cx.deployment.first_seq());
         cx.timers.set(Timer::Heartbeat, cx.now_ms);
         cx.timers.set(Timer::OwnLog, cx.now_ms + limits::OWN_LOG_LOOK_MS);
@@ -265,6 +267,7 @@ impl<S: System> Master<S> {
         given_names.into_iter().for_each(|name| self.cx.keeper.send(Order::Release { name }));
         self.cx.keeper.send(Order::Ready);
         self.start_apps();
+        stop_report::tell_at_start(&self.cx);
         Ok(())
     }
 
@@ -391,9 +394,13 @@ impl<S: System> Master<S> {
 
     /// Removes our socket files. The keeper holds the control socket's lock until it exits, so the path is still ours.
     fn remove_files(&mut self) {
-        for app in self.cx.apps.iter_mut() {
-            let who = app.settings().credentials().cloned();
-            app.listeners.iter_mut().for_each(|listener| listener.remove_file(&self.cx.system, who.as_ref()));
+        for ix in self.cx.apps.indices() {
+            let who = self.cx.apps[ix].settings().credentials().cloned();
+            for listener_ix in self.cx.apps[ix].listeners.indices() {
+                if !addresses::outlives_us(&self.cx, ix, &self.cx.apps[ix].listeners[listener_ix]) {
+                    self.cx.apps[ix].listeners[listener_ix].remove_file(&self.cx.system, who.as_ref());
+                }
+            }
         }
         for ix in self.cx.apps.indices() {
             let app = &self.cx.apps[ix];

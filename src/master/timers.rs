@@ -28,6 +28,8 @@ pub(super) enum Timer {
     DrainDelay,
     /// The first stop of an app that was put off.
     StopDelay,
+    /// What is left of a stop is reported, before a container is killed.
+    StopReport,
     /// The check of the accept queues of slots.
     AcceptQueues,
     /// The next change of a selection in the kernel.

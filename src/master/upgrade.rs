@@ -133,6 +133,7 @@ impl Upgrade {
 
     /// The keeper describes itself. Its own part of an upgrade follows shortly after the master's.
     pub(super) fn on_keeper_about(&mut self, cx: &mut Context<impl System>, about: About) {
+        cx.deployment.has_store = about.has_store;
         self.keeper = about;
         let serves = self.record.outcome.as_ref().is_some_and(Result::is_ok);
         if !serves || self.record.keeper.is_some() || self.is_handing_over() {

@@ -10,6 +10,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod closer;
 pub mod connection;
+pub mod container;
 pub mod cpu;
 pub mod epoll;
 pub mod errno;

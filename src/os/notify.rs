@@ -115,12 +115,22 @@ pub fn prepare_folder(path: &Path) -> io::Result<()> {
 /// # Errors
 /// Those of recvmsg(2); `WouldBlock` when there is none.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<Datagram>> {
+    let (datagram, files) = receive_with_files(socket, buffer)?;
+    closer::close_all(files);
+    Ok(datagram)
+}
+
+/// As [`receive`], for a receiver that trusts its senders: returns the attached fds too.
+///
+/// # Errors
+/// As [`receive`].
+pub fn receive_with_files(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(Option<Datagram>, Vec<OwnedFd>)> {
     let mut iov = [io::IoSliceMut::new(buffer)];
     // Room for all fds that a message can carry: the kernel would close the others itself, and that could block.
     let mut space = nix::cmsg_space!(UnixCredentials, [i32; 253]);
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut iov, Some(&mut space), flags)?;
-    let mut datagram = None;
+    let (mut datagram, mut files) = (None, Vec::new());
     for control in message.cmsgs()? {
         match control {
             ControlMessageOwned::ScmCredentials(who) => {
@@ -128,12 +138,12 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<D
             }
             ControlMessageOwned::ScmRights(fds) => {
                 // SAFETY: the kernel has just given us these fds and nobody else knows them.
-                closer::close_all(fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+                files.extend(fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
             }
             _ => {}
         }
     }
-    Ok(datagram)
+    Ok((datagram, files))
 }
 
 #[cfg(test)]

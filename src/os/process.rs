@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -264,20 +264,45 @@ pub fn file_identity(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// Starts this program again in a session of its own, so that the end of a terminal does not reach it: without input,
-/// with its output in `log`. The caller need not wait for it.
+/// What a service manager says to the process that it starts.
+const OF_SERVICE_MANAGER: [&str; 7] =
+    ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "FDSTORE", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+
+/// Starts this program again in a session of its own, so that the end of a terminal does not reach it: with its output in
+/// `log`, and `input` for [`take_stdin`] or none. The caller need not wait for it. A service manager waits for the command
+/// that starts this, if for any; `env` says who takes its place.
 ///
 /// # Errors
 /// Those of fork and exec; the folder is missing.
-pub fn start_in_background(args: &[&OsStr], folder: &Path, log: &File) -> io::Result<Child> {
+pub fn start_in_background(
+    args: &[&OsStr],
+    folder: &Path,
+    log: &File,
+    input: Option<OwnedFd>,
+    env: &[(&str, &OsStr)],
+) -> io::Result<Child> {
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("clusterd").args(args).current_dir(folder).stdin(Stdio::null());
-    // A service manager waits for the command that starts this, if for any.
-    command.env_remove("NOTIFY_SOCKET");
+    command.arg0("clusterd").args(args).current_dir(folder).stdin(input.map_or_else(Stdio::null, Stdio::from));
+    for name in OF_SERVICE_MANAGER {
+        command.env_remove(name);
+    }
+    command.envs(env.iter().copied());
     command.stdout(log.try_clone()?).stderr(log.try_clone()?);
     // SAFETY: setsid is async-signal-safe and touches no memory.
     unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(io::Error::from)) };
     command.spawn()
+}
+
+/// Takes this process's standard input, which is empty from then on.
+///
+/// # Errors
+/// It is closed; as open(2) and dup2(2).
+pub fn take_stdin() -> io::Result<OwnedFd> {
+    let taken = io::stdin().as_fd().try_clone_to_owned()?;
+    let nothing = null_device()?;
+    // SAFETY: dup2 touches no memory; 0 stays open under the same number.
+    Errno::result(unsafe { libc::dup2(nothing.as_raw_fd(), 0) })?;
+    Ok(taken)
 }
 
 /// Has the child of `command` killed (SIGKILL) when the thread that starts it ends first.

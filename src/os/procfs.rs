@@ -26,16 +26,16 @@ pub fn children() -> Vec<i32> {
     if let Some(list) = listed {
         return list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect();
     }
-    let own = std::process::id().to_string();
+    let own = std::process::id().cast_signed();
     let all = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = all.filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
-    pids.filter(|pid| parent(*pid).is_some_and(|parent| parent == own)).collect()
+    pids.filter(|pid| parent(*pid) == Some(own)).collect()
 }
 
-/// The pid of a process's parent, as text.
-fn parent(pid: i32) -> Option<String> {
+/// The pid of a process's parent; 0 where that is in another namespace.
+pub fn parent(pid: i32) -> Option<i32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1).map(str::to_owned)
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// A variable in the environment that a process was started with. That is in the process's own memory, so it may have this
@@ -189,8 +189,7 @@ fn holder_of(inodes: &HashSet<u64>) -> Option<Holder> {
             // The name, which the kernel has. Its arguments are in its own memory, and a page there may be one that never
             // comes (userfaultfd, FUSE): reading it would block.
             let command = name(pid).unwrap_or_default();
-            let parent = parent(pid).and_then(|parent| parent.parse().ok());
-            return Some(Holder { pid, parent, command });
+            return Some(Holder { pid, parent: parent(pid), command });
         }
     }
     None

@@ -1,13 +1,8 @@
 //! What runs stays within reach: its control socket, its log, its name, and what a service manager is told.
 use super::background::Home;
 use super::client::get;
-use super::cluster::{Cluster, Folder, command, kill, wait_end, wait_until};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-use std::collections::BTreeMap;
+use super::cluster::{Cluster, Folder, command, kill, wait_until};
 use std::fs;
-use std::io::{IoSliceMut, Read, Write};
-use std::net::TcpStream;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
 use std::time::Duration;
@@ -200,87 +195,4 @@ fn every_address_and_those_of_one_family_are_shown_as_they_are() {
     let asked = home.folder.write("asked.js", "require('http').createServer().listen(0, '0.0.0.0')");
     home.ok(&["start", &asked, "-n", "asked", "-i", "1"]);
     assert!(home.app("asked").listen[0].starts_with("0.0.0.0:"));
-}
-
-#[test]
-fn sockets_in_the_store_of_a_service_manager_outlive_a_killed_keeper() {
-    let folder = Folder::new();
-    let at = folder.path().join("manager");
-    let manager = UnixDatagram::bind(&at).unwrap();
-    manager.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    let app = "require('http').createServer((q, a) => a.end(`${process.env.FDSTORE}`)).listen(process.env.PORT)";
-    let script = folder.write("app.js", app);
-    let app = |name: &str| {
-        format!("[[app]]\nname = {name:?}\ncommand = [\"node\", {script:?}]\nworkers = 1\nlisten = [\"127.0.0.1:0\"]\n")
-    };
-    let config = folder.write("cluster.toml", &(app("a") + &app("b")));
-    let mut cluster = Cluster::start_in(folder, &["-c", &config], |command| {
-        command.env("NOTIFY_SOCKET", &at).env("FDSTORE", "16");
-    });
-    let (mut stored, mut said) = (BTreeMap::new(), String::new());
-    while !said.starts_with("READY=1") {
-        let fd;
-        (said, fd) = receive(&manager);
-        if let Some(name) = said.strip_prefix("FDSTORE=1\nFDNAME=") {
-            stored.insert(name.to_owned(), fd.expect("a file comes with it"));
-        }
-    }
-    assert_eq!(stored.len(), 2, "{stored:?}");
-    let address = cluster.address();
-    assert!(get(address, "/").unwrap().ends_with("undefined"), "the store is the keeper's");
-
-    // The socket of an app that stops is not kept.
-    assert!(cluster.cli(&["stop", "b"]).status.success());
-    let gone = std::iter::repeat_with(|| receive(&manager).0).find(|said| said.starts_with("FDSTORE")).unwrap();
-    let gone = gone.strip_prefix("FDSTOREREMOVE=1\nFDNAME=").unwrap();
-    assert!(gone.contains("/b/") && stored.remove(gone).is_some(), "{gone}: {stored:?}");
-    let (name, socket) = stored.pop_first().unwrap();
-
-    let pids = [vec![cluster.keeper_pid(), cluster.master_pid()], cluster.worker_pids()].concat();
-    kill(cluster.keeper_pid(), "KILL");
-    // Until then somebody may accept, and die with the connection.
-    pids.into_iter().for_each(wait_end);
-    assert_eq!(cluster.wait_exit(), -1);
-    let mut waits = TcpStream::connect(address).unwrap();
-    // What systemd does: the socket at 3, the variables, exec.
-    let folder = Folder::new();
-    let again = folder.write(
-        "again.py",
-        "import os, sys\n\
-         os.dup2(0, 3, True)\n\
-         os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES=sys.argv[1])\n\
-         os.execv(sys.argv[2], sys.argv[2:])\n",
-    );
-    let listen = address.to_string();
-    let mut next = Cluster::start_in(folder, &[], |command| {
-        let mut python = std::process::Command::new("python3");
-        python.args([&again, &name, env!("CARGO_BIN_EXE_clusterd"), "-w", "1", "-l", &listen, "--", "node", &script]);
-        python.current_dir(command.get_current_dir().unwrap());
-        python.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        python.env("NOTIFY_SOCKET", &at).env("FDSTORE", "16").stdin(Stdio::from(socket));
-        python.stdout(Stdio::piped()).stderr(Stdio::piped());
-        *command = python;
-    });
-    waits.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    waits.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    waits.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    next.signal("TERM");
-    assert_eq!(next.wait_exit(), 0);
-}
-
-/// One datagram, and the file that came with it.
-fn receive(manager: &UnixDatagram) -> (String, Option<OwnedFd>) {
-    let mut buffer = [0; 256];
-    let mut parts = [IoSliceMut::new(&mut buffer)];
-    let mut space = nix::cmsg_space!([i32; 1]);
-    let message = recvmsg::<()>(manager.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC).unwrap();
-    let fd = message.cmsgs().unwrap().find_map(|control| match control {
-        // SAFETY: the kernel has just given us this fd, and nobody else knows it.
-        ControlMessageOwned::ScmRights(fds) => Some(unsafe { OwnedFd::from_raw_fd(fds[0]) }),
-        _ => None,
-    });
-    let bytes = message.bytes;
-    (String::from_utf8_lossy(&buffer[..bytes]).into_owned(), fd)
 }

@@ -15,6 +15,7 @@ mod canary;
 mod cgroups;
 #[path = "../common/mod.rs"]
 mod common;
+mod container;
 mod control;
 mod deployments;
 mod errors;
@@ -60,6 +61,7 @@ mod starved;
 mod static_files;
 mod stdin;
 mod sticky;
+mod store;
 mod strays;
 mod supervise;
 mod surroundings;

@@ -139,7 +139,7 @@ fn orders() -> Vec<Order> {
 }
 
 fn about(upgrade: OwnUpgrade) -> About {
-    About { version: "1.2.3".into(), upgrade }
+    About { version: "1.2.3".into(), upgrade, has_store: true }
 }
 
 fn notices() -> Vec<Notice> {

@@ -2,6 +2,7 @@
 use crate::cli::apply::{self, Outcome, fail};
 use crate::cli::launch::{self, Novelty};
 use crate::cli::stay;
+use crate::cli::store::Store;
 use crate::cli::target::known;
 use crate::home::{Entry, Home};
 use crate::loader;
@@ -23,11 +24,13 @@ impl Resurrect {
             Ok(known) => known,
             Err(error) => return fail(error),
         };
+        let store = if self.stay { Store::open(&known.home) } else { None };
+        let store = store.as_deref();
         let (dump, damage) = match known.home.saved() {
             Ok(saved) => saved,
             Err(error) if self.stay => {
                 log::error!("{error}");
-                stay::stay(&known.home)
+                stay::stay(&known.home, store)
             }
             Err(error) => return fail(error),
         };
@@ -37,13 +40,13 @@ impl Resurrect {
         if dump.deployments.is_empty() {
             log::info!("nothing was saved");
         }
-        let code = apply::report(apply::parallel(&dump.deployments, |entry| resurrect(&known.home, entry)));
-        if self.stay { stay::stay(&known.home) } else { code }
+        let code = apply::report(apply::parallel(&dump.deployments, |entry| resurrect(&known.home, entry, store)));
+        if self.stay { stay::stay(&known.home, store) } else { code }
     }
 }
 
 /// Starts a saved deployment.
-fn resurrect(home: &Home, saved: &Entry) -> Outcome {
+fn resurrect(home: &Home, saved: &Entry, store: Option<&Store>) -> Outcome {
     let runs_already = || Ok(format!("{} runs already", saved.name));
     if home.is_alive(&saved.name) {
         return runs_already();
@@ -61,5 +64,5 @@ fn resurrect(home: &Home, saved: &Entry) -> Outcome {
             Err(error) => log::warn!("{}: {error}; starting it as it was saved", entry.name),
         }
     }
-    launch::launch(registry, home, &entry, Novelty::Known)
+    launch::launch(registry, home, &entry, Novelty::Known, store)
 }

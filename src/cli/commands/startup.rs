@@ -223,7 +223,9 @@ fn plan(home: Option<&Path>, args: &UnitArgs) -> Result<Unit, UnitError> {
 }
 
 /// What every unit begins with. systemd watches the process that brings back a deployment whose keeper was killed; that this
-/// process ends, or that an app runs out of memory, ends nothing else.
+/// process ends, or that an app runs out of memory, ends nothing else. It keeps the listening sockets of all deployments, with
+/// systemd's store behind it, so connections wait for whatever starts again. A reload is a command (and not Type=notify-reload)
+/// because only a command can tell systemctl that it failed.
 const HEAD: &str = "\
 # Written by clusterd startup; clusterd unstartup removes it. To change a line: systemctl edit clusterd
 [Unit]
@@ -240,6 +242,8 @@ RestartSec=1
 KillMode=process
 OOMPolicy=continue
 Delegate=yes
+FileDescriptorStoreMax=256
+Environment=FDSTORE=256
 ";
 
 /// What an app that needs nothing special does without, whoever owns the unit. docs/command-line.md says what needs which.
@@ -311,7 +315,7 @@ fn text(binary: &Path, home: &Path, path: &str, owner: Owner<'_>) -> String {
     let _ = writeln!(text, "ExecStart={}", command("resurrect --stay"));
     let _ = writeln!(text, "ExecReload={}", command("reload all"));
     // Every app has its own drain time; systemd must wait for the longest.
-    let _ = writeln!(text, "ExecStop={}\nTimeoutStopSec=infinity", command("kill"));
+    let _ = writeln!(text, "ExecStop={}\nTimeoutStopSec=infinity", command("kill --keep-sockets"));
     text.push_str(HARDENING);
     match owner {
         Owner::Root | Owner::Named("root") => text.extend([CAPABILITIES_OF_ROOT, HARDENING_OF_THE_MACHINE]),

@@ -141,6 +141,8 @@ pub(super) fn save_deployment(cx: &mut Context<impl System>) {
         background: deployment.background,
         home: deployment.home.as_ref().map(|home| home.path().to_string_lossy().into_owned()),
         ids: deployment.ids.clone(),
+        stop_asked_ms: deployment.stop_asked_ms,
+        leaves_sockets: deployment.leaves_sockets,
     };
     cx.checkpoint.save(&mut cx.keeper, DEPLOYMENT.to_owned(), &record);
 }

@@ -25,6 +25,10 @@ pub(in crate::master) struct DeploymentRecord {
     pub(in crate::master) home: Option<String>,
     /// Ids of the apps, by name.
     pub(in crate::master) ids: BTreeMap<String, u32>,
+    /// When the stop was asked for.
+    pub(in crate::master) stop_asked_ms: u64,
+    /// Listening sockets stay open after the stop.
+    pub(in crate::master) leaves_sockets: bool,
 }
 
 record! {
@@ -38,6 +42,8 @@ record! {
         7 background = false;
         8 home;
         9 ids;
+        10 stop_asked_ms = 0;
+        11 leaves_sockets = false;
     }
 }
 

@@ -7,6 +7,7 @@ use crate::logs::LogPath;
 use crate::master::metrics_folders::{self, Names};
 use crate::master::preload;
 use crate::os::connection::{self, Connection};
+use crate::os::container::{self, Container};
 use crate::os::cpu::{self, CpuCount};
 use crate::os::guard::{Guard, Parcel};
 use crate::os::hosts;
@@ -72,6 +73,10 @@ impl System for Linux {
 
     fn keeper_pid(&self) -> i32 {
         std::os::unix::process::parent_id() as i32
+    }
+
+    fn container(&self) -> Option<Container> {
+        container::of(self.keeper_pid())
     }
 
     fn own_uid(&self) -> u32 {

@@ -12,6 +12,7 @@ use crate::keeper::protocol::Credentials;
 use crate::logs::LogPath;
 use crate::master::metrics_folders::Names;
 use crate::os::connection::Connection;
+use crate::os::container::Container;
 use crate::os::cpu::CpuCount;
 use crate::os::guard::Parcel;
 use crate::os::listen::{Access, LocalAddress, SocketFile};
@@ -92,6 +93,9 @@ pub(super) trait System: Debug + Default + Kernel + 'static {
     fn own_pid(&self) -> i32;
 
     fn keeper_pid(&self) -> i32;
+
+    /// The container whose main process the keeper is.
+    fn container(&self) -> Option<Container>;
 
     fn own_uid(&self) -> u32;
 
