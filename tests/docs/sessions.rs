@@ -21,6 +21,8 @@ const WAIT_MAX: u32 = 600;
 const HOME_ON_PAGE: &str = "/home/ann";
 /// The ports that pages use.
 const PORTS: [&str; 3] = ["8080", "8081", "9615"];
+/// Where a session looks for free ones: the kernel gives none of these to clients, who would be in the way.
+const FREE_PORTS: std::ops::Range<u16> = 12_000..30_000;
 /// Stands before the number of each command in what the session prints, and before its exit code.
 const COMMAND_MARK: char = '\u{1}';
 const END_MARK: char = '\u{2}';
@@ -40,10 +42,7 @@ impl Session {
         fs::create_dir_all(folder.join("bin")).unwrap();
         fs::create_dir_all(folder.join("shop")).unwrap();
         symlink(env!("CARGO_BIN_EXE_clusterd"), folder.join("bin/clusterd")).unwrap();
-        // All at once, so that no two are the same.
-        let taken = PORTS.map(|_| TcpListener::bind("0.0.0.0:0").unwrap());
-        let number = |listener: &TcpListener| listener.local_addr().unwrap().port().to_string();
-        let ports = PORTS.into_iter().zip(&taken).map(|(page, listener)| (page, number(listener))).collect();
+        let ports = PORTS.into_iter().map(|page| (page, free_port().to_string())).collect();
         Session { folder, ports }
     }
 
@@ -85,6 +84,17 @@ impl Session {
         assert!(code == Some(0), "the session ended with {code:?}\n{said}\n{printed}");
         printed.split(COMMAND_MARK).skip(1).map(of_command).collect()
     }
+}
+
+/// A port that nobody has, and that no other session of this run gets.
+fn free_port() -> u16 {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let all = u32::from(FREE_PORTS.end - FREE_PORTS.start);
+    let next = |_| {
+        let n = std::process::id().wrapping_mul(31).wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed)) % all;
+        FREE_PORTS.start + u16::try_from(n).unwrap()
+    };
+    (0..all).map(next).find(|port| TcpListener::bind(("0.0.0.0", *port)).is_ok()).expect("a free port")
 }
 
 impl Drop for Session {
@@ -201,7 +211,20 @@ fn normal(line: &str) -> String {
 
 /// Whether a line says how far a command is, once it has taken a second. Pages show none of these.
 fn is_progress(line: &str) -> bool {
-    line.starts_with("clusterd: ") && (line.contains("; up to ") || line.contains(" slots have their new worker"))
+    let phrases = [
+        "; up to ",
+        " slots have their new worker",
+        "its reload has not begun yet",
+        "it is about to be done",
+        "its master: ",
+        " drain",
+        " ends",
+        " end;",
+        " starts",
+        " workers start",
+    ];
+    let counts = line.contains(" of ") && line.contains(" workers ready");
+    line.starts_with("clusterd: ") && (counts || phrases.iter().any(|phrase| line.contains(phrase)))
 }
 
 /// Whether what came is what the page shows; `exact`: with its numbers.
@@ -241,6 +264,10 @@ fn run(name: &str, text: &str) -> (Vec<String>, String) {
 }
 
 pub(crate) fn check(name: &str) {
+    if Command::new("curl").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: {name}: curl is missing");
+        return;
+    }
     let text = pages::text(name);
     let (wrong, written) = run(name, &text);
     if std::env::var_os("UPDATE").is_some() {
