@@ -57,6 +57,15 @@ index! {
 impl Slot {
     /// The place of an app's agent, where its output or its place in a list has to have one. No worker has it.
     pub const AGENT: Slot = Slot(u32::MAX);
+
+    /// The same for the command that runs before an app's workers.
+    pub const BEFORE: Slot = Slot(u32::MAX - 1);
+
+    /// Whether it is that of a process beside the workers, which serves nothing.
+    #[must_use]
+    pub fn is_beside(self) -> bool {
+        self == Slot::AGENT || self == Slot::BEFORE
+    }
 }
 
 impl fmt::Display for WorkerId {
@@ -69,6 +78,9 @@ impl fmt::Display for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if *self == Slot::AGENT {
             return f.write_str("agent");
+        }
+        if *self == Slot::BEFORE {
+            return f.write_str("before");
         }
         write!(f, "{}", self.0)
     }

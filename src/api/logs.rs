@@ -58,6 +58,7 @@ fn files(query: &LogQuery, deployment: &Deployment) -> Result<Files, LogsError> 
         let mut slots: Vec<u32> = app.workers.iter().map(|worker| worker.slot).collect();
         slots.dedup();
         slots.extend(app.agent.as_ref().map(|_| Slot::AGENT.0));
+        slots.extend(app.before.as_ref().map(|_| Slot::BEFORE.0));
         let user = app.user.as_ref().map(Credentials::from);
         if let Err(why) = files.add_app(&app.name, &(&app.log).into(), user.as_ref(), &slots, &query.filter) {
             without.push(format!("{}: {why}", app.name));

@@ -61,6 +61,7 @@ pub(super) fn app(name: &str, workers: Vec<Worker>) -> App {
         log_lines_dropped: 0,
         workers,
         agent: None,
+        before: None,
     }
 }
 

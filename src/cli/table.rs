@@ -1,6 +1,6 @@
 //! Tables for people: aligned columns, cut to fit a terminal, one of them coloured.
 use super::units::fit;
-use crate::api::types::{AgentState, AppStatus, WorkerState};
+use crate::api::types::{AgentState, AppStatus, BeforeState, WorkerState};
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
 
@@ -68,6 +68,17 @@ impl From<WorkerState> for Tone {
             | WorkerState::Draining
             | WorkerState::Stopping => Tone::Busy,
             WorkerState::Stopped | WorkerState::Unknown => Tone::Neutral,
+        }
+    }
+}
+
+impl From<BeforeState> for Tone {
+    fn from(state: BeforeState) -> Tone {
+        match state {
+            BeforeState::Done => Tone::Good,
+            BeforeState::Running | BeforeState::Stopping | BeforeState::Waiting => Tone::Busy,
+            BeforeState::Failed => Tone::Bad,
+            BeforeState::Stopped | BeforeState::Unknown => Tone::Neutral,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The workers of an app as a table, for `ls` and `describe`.
 use super::table::{Paint, Row, Table};
 use super::units::{short_delay, short_number, short_time};
-use crate::api::types::{Agent, App, Worker};
+use crate::api::types::{Agent, App, Before, BeforeState, Worker};
 
 const TABLE: Table<10> = Table {
     headings: ["SLOT", "WORKER", "PID", "STATE", "UP", "RESTARTS", "CPU", "MEMORY", "OPEN", "DELAY"],
@@ -11,9 +11,12 @@ const TABLE: Table<10> = Table {
     indent: 2,
 };
 
-/// The table: the agent, then a row for each worker.
+/// The table: what runs beside the workers, then a row for each worker.
 pub(super) fn worker_table(app: &App, paint: Paint) -> String {
-    let rows: Vec<Row<10>> = app.agent.iter().map(agent_row).chain(app.workers.iter().map(row)).collect();
+    let rows: Vec<Row<10>> = {
+        let before = app.before.iter().filter(|before| before.state != BeforeState::Done).map(before_row);
+        before.chain(app.agent.iter().map(agent_row)).chain(app.workers.iter().map(row)).collect()
+    };
     TABLE.text(&rows, None, paint)
 }
 
@@ -54,6 +57,23 @@ fn agent_row(agent: &Agent) -> Row<10> {
         dash(),
     ];
     Row { cells, tone: agent.state.into() }
+}
+
+/// The command before the workers, while it is of interest.
+fn before_row(before: &Before) -> Row<10> {
+    let cells = [
+        "before".to_owned(),
+        before.id.map_or_else(dash, |id| id.to_string()),
+        before.pid.map_or_else(dash, |pid| pid.to_string()),
+        before.state.to_string(),
+        before.uptime_ms.map_or_else(dash, short_time),
+        dash(),
+        dash(),
+        dash(),
+        dash(),
+        dash(),
+    ];
+    Row { cells, tone: before.state.into() }
 }
 
 /// CPU time and memory of a process, where they can be read.

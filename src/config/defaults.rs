@@ -15,6 +15,8 @@ pub const BALANCE: Balance = Balance::Strategy(Mode::RoundRobin);
 pub const PROTOCOL: Protocol = Protocol::Auto;
 /// Long enough for a big application to start, short enough to notice one that never will.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Long enough for most migrations, short enough for somebody to wait for.
+pub const BEFORE_TIMEOUT: Duration = Duration::from_secs(600);
 /// Long enough for slow requests to end.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The time between SIGTERM and SIGKILL.

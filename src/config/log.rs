@@ -110,11 +110,11 @@ impl Log {
         set.into_iter().filter(|(_, set)| *set && !self.has_file()).map(|(key, _)| key).collect()
     }
 
-    /// The files of `slots` slots, and of an agent, each once.
-    pub fn files(&self, slots: u32, agent: bool) -> Vec<PathBuf> {
+    /// The files of `slots` slots, and of those beside them, each once.
+    pub fn files(&self, slots: u32, beside: &[Slot]) -> Vec<PathBuf> {
         let mut paths = Vec::new();
-        let agent = (agent && self.per_worker).then_some(Slot::AGENT.0);
-        for slot in (0..if self.per_worker { slots } else { 1 }).chain(agent) {
+        let beside = beside.iter().filter(|_| self.per_worker).map(|slot| slot.0);
+        for slot in (0..if self.per_worker { slots } else { 1 }).chain(beside) {
             let both = self.both.clone().map(Target::File);
             // Only files of one slot can be the same.
             let first = paths.len();
@@ -250,8 +250,8 @@ mod tests {
         let stamped = Log { time: Some("%H".to_owned()), ..Log::default() };
         assert_eq!(stamped.idle_keys(), ["time"]);
         assert!(stamped.in_background("web", Path::new("/h/logs")).idle_keys().is_empty());
-        assert_eq!(log.files(5, false).len(), 2);
-        assert_eq!(Log { both: Some("/l/all.log".into()), ..log.clone() }.files(5, false).len(), 3);
-        assert_eq!(Log { per_worker: true, err: log.out.clone(), ..log }.files(5, true).len(), 6);
+        assert_eq!(log.files(5, &[]).len(), 2);
+        assert_eq!(Log { both: Some("/l/all.log".into()), ..log.clone() }.files(5, &[]).len(), 3);
+        assert_eq!(Log { per_worker: true, err: log.out.clone(), ..log }.files(5, &[Slot::AGENT]).len(), 6);
     }
 }

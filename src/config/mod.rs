@@ -31,6 +31,7 @@ pub mod value_error;
 pub mod warm_up;
 
 use crate::balance::Mode;
+use crate::ids::Slot;
 pub use protocol::{Protocol, ProtocolKind};
 pub use scaling::{Scaling, WorkerRange};
 pub use schema::keys::{Alive, App, Limits, Restart};
@@ -161,6 +162,12 @@ impl App {
     /// Whether the app's processes do not get this variable of clusterd's own.
     pub fn leaves_out(&self, variable: &str) -> bool {
         self.filter_env.iter().any(|text| variable.contains(text.as_str()))
+    }
+
+    /// The slots beside those of its workers.
+    pub fn beside(&self) -> Vec<Slot> {
+        let (agent, before) = (self.agent.as_ref().map(|_| Slot::AGENT), self.before.as_ref().map(|_| Slot::BEFORE));
+        agent.into_iter().chain(before).collect()
     }
 
     /// The most workers that the app may have by its configuration, where this process may use `cpus` CPUs.

@@ -199,7 +199,7 @@ impl<S: System> Master<S> {
         let apps = apps.iter().map(|&ix| &self.cx.apps[ix]);
         let paths = apps.flat_map(|app| {
             let settings = app.settings();
-            let paths = settings.config.log.files(app.supervisor.slot_count(), settings.config.agent.is_some());
+            let paths = settings.config.log.files(app.supervisor.slot_count(), &settings.config.beside());
             paths.into_iter().map(|path| LogPath { path, user: settings.credentials().cloned() })
         });
         let mut paths: Vec<LogPath> = paths.collect();
@@ -299,7 +299,8 @@ impl<S: System> Master<S> {
         lifecycle::note_start(&mut self.cx, &mut self.output, app_ix, report);
         autoscale::note(&mut self.cx.apps[app_ix], report);
         if let Report::WorkerDied { worker, next: Next::None, .. }
-        | Report::AgentDied { agent: worker, next: Next::None, .. } = report
+        | Report::AgentDied { agent: worker, next: Next::None, .. }
+        | Report::BeforeFailed { process: worker, next: Next::None, .. } = report
         {
             let tail = self.output.take_tail(*worker);
             let last_words = &mut self.cx.apps[app_ix].last_words;

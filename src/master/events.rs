@@ -68,6 +68,18 @@ pub(super) fn announce(cx: &Context<impl System>, app_ix: AppIx, report: &Report
         Report::AgentOverdue { agent } => {
             of_agent(EventType::WorkerOverdue, *agent, "the agent has not ended in time; sending SIGKILL".to_owned())
         }
+        Report::BeforeStarted { process, generation } => {
+            Event { worker: Some(process.0), ..of_reload(EventType::BeforeStarted, *generation, "runs".to_owned()) }
+        }
+        Report::BeforeDone { process, pid, generation, after_ms } => {
+            let message = format!("done after {after_ms} ms");
+            let event = of_reload(EventType::BeforeDone, *generation, message);
+            Event { worker: Some(process.0), pid: *pid, ..event }
+        }
+        Report::BeforeFailed { process, pid, cause, lived_ms, next } => {
+            let message = format!("before {}{}", cause.with_age(*lived_ms), next_words(*next));
+            Event { worker: Some(process.0), pid: *pid, ..event(EventType::BeforeFailed, message) }
+        }
         Report::AppReady { workers } => {
             event(EventType::AppReady, format!("ready, {workers} {}", plural(*workers, "worker")))
         }

@@ -85,6 +85,8 @@ impl History {
                 Cause::NotStarted { .. } => NotStarted,
                 Cause::NotReady { .. } => NotReady,
                 Cause::Misbehaved(_) => Misbehaved,
+                // Not of a worker: only the command before them has such an end.
+                Cause::Overran(_) => return false,
                 Cause::Hung(_) => Hung,
             },
             Report::WorkerLeft { status, .. } if is_crash(report) => ended(*status),

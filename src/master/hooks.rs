@@ -220,7 +220,7 @@ impl HookRuns {
                     self.push_exit(cx, app, *worker, &details);
                 }
                 // The process is being killed; its hook runs when it is gone.
-                Cause::NotReady { .. } | Cause::Misbehaved(_) | Cause::Hung(_) => {
+                Cause::NotReady { .. } | Cause::Misbehaved(_) | Cause::Hung(_) | Cause::Overran(_) => {
                     self.reasons.insert(*worker, cause.to_string());
                 }
             },
@@ -251,11 +251,14 @@ impl HookRuns {
                 let details = Details { generation: Some(*to), reason: Some(reason.clone()), ..Details::default() };
                 self.push_event(cx, app, HookEvent::ReloadFailed, &details);
             }
-            // Hooks are for workers and reloads; the log has the agent's state.
+            // Hooks are for workers and reloads; the log has the state of what is beside the workers.
             Report::AgentReady { .. }
             | Report::AgentDied { .. }
             | Report::AgentLeft { .. }
             | Report::AgentOverdue { .. }
+            | Report::BeforeStarted { .. }
+            | Report::BeforeDone { .. }
+            | Report::BeforeFailed { .. }
             | Report::AppReady { .. }
             | Report::SpareServes { .. }
             | Report::WorkerLeaving { .. }

@@ -95,7 +95,11 @@ fn exit_code(cause: &Cause) -> u8 {
         Cause::Ended(ExitStatus::Code(code)) => u8::try_from(*code).unwrap_or(1),
         Cause::Ended(ExitStatus::Signal(number)) => u8::try_from(128 + number).unwrap_or(1),
         Cause::Ended(ExitStatus::OutOfMemory) => 128 + SIGKILL,
-        Cause::NotStarted { .. } | Cause::NotReady { .. } | Cause::Misbehaved(_) | Cause::Hung(_) => 1,
+        Cause::NotStarted { .. }
+        | Cause::NotReady { .. }
+        | Cause::Misbehaved(_)
+        | Cause::Hung(_)
+        | Cause::Overran(_) => 1,
     }
 }
 
@@ -142,6 +146,17 @@ pub(super) fn note_start(cx: &mut Context<impl System>, output: &mut Output, ix:
                 last_words::expect(cx, ix, said);
             }
             let why = format!("its agent {}; trying again", cause.with_age(*lived_ms));
+            cx.apps[ix].start_failure = Some((why, said));
+        }
+        Report::BeforeFailed { process, cause, lived_ms, next, .. }
+            if cx.apps[ix].starting && cx.apps[ix].start_failure.is_none() =>
+        {
+            let said = cx.apps[ix].last_words.take().or_else(|| output.take_tail(*process));
+            if let Some(said) = &said {
+                last_words::expect(cx, ix, said);
+            }
+            let again = if matches!(next, Next::Waiting { .. }) { "; trying again" } else { "" };
+            let why = format!("before {}{again}", cause.with_age(*lived_ms));
             cx.apps[ix].start_failure = Some((why, said));
         }
         Report::StartDropped { .. } => {

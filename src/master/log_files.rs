@@ -100,8 +100,8 @@ impl Place {
             Format::Plain => SourceLook::Plain { time },
             Format::Json => {
                 let (kind, generation) = (word(self.stream), self.generation);
-                // The agent has no slot.
-                let slot = Some(self.slot).filter(|slot| *slot != Slot::AGENT);
+                // What is beside the workers has no slot.
+                let slot = Some(self.slot).filter(|slot| !slot.is_beside());
                 let slot = slot.map_or_else(|| "null".to_owned(), |slot| slot.to_string());
                 let name = serde_json::Value::from(config.name.as_str());
                 let pid = pid.map_or_else(|| "null".to_owned(), |pid| pid.to_string());
@@ -148,7 +148,7 @@ pub(super) fn check(system: &impl System, settings: &Settings, slots: u32) -> Re
             "{name}: {keys} in [app.log] has no effect: the output goes where clusterd's own goes; set out, err or file"
         );
     }
-    for path in app.log.files(slots, app.agent.is_some()) {
+    for path in app.log.files(slots, &app.beside()) {
         let path = LogPath { path, user: settings.credentials().cloned() };
         system.check_log_file(&path).map_err(|source| LogFileError { app: app.name.clone(), path, source })?;
     }

@@ -8,6 +8,7 @@ mod agent;
 mod agent_check;
 mod app;
 mod autoscale;
+mod before;
 mod bind;
 mod canary;
 mod cgroups;
@@ -490,7 +491,7 @@ impl<S: System> Master<S> {
         unread::set_timer(&mut self.cx);
     }
 
-    /// Has the keeper start a worker, or the agent. An error here becomes the same event as a failure in the keeper.
+    /// Has the keeper start a worker, or a process beside the workers. An error here becomes the same event as a failure in the keeper.
     fn spawn(&mut self, app: AppIx, worker: WorkerId, slot: Slot, generation: Generation) {
         let mut spawner = spawn::Spawner {
             cx: &mut self.cx,

@@ -89,6 +89,9 @@ pub(super) fn narrate(cx: &mut Context<impl System>, app_ix: AppIx, report: &Rep
         | Report::AgentDied { .. }
         | Report::AgentLeft { .. }
         | Report::AgentOverdue { .. } => super::agent::log_report(cx, app_ix, report),
+        Report::BeforeStarted { .. } | Report::BeforeDone { .. } | Report::BeforeFailed { .. } => {
+            super::before::log_report(cx, app_ix, report);
+        }
         Report::ReloadStarted { to } => log::info!("{name}: reloading, generation {to}"),
         Report::CanaryWatched { worker, for_ms, .. } => {
             log::info!("{name}: watching worker {worker} of the new generation for {} (canary)", elapsed(*for_ms));

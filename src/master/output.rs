@@ -49,6 +49,13 @@ pub(super) struct Way<'a> {
     pub(super) heard: bool,
 }
 
+impl Way<'_> {
+    /// Whether its lines say whose they are; those of a migration always do, as nobody expects them among a worker's.
+    fn has_prefix(&self) -> bool {
+        self.config.prefix || self.slot == Slot::BEFORE
+    }
+}
+
 const STREAMS: [(Stream, &str); 2] = [(Stream::Out, "out"), (Stream::Err, "err")];
 
 fn held_name(worker: WorkerId, stream: &str) -> String {
@@ -79,7 +86,7 @@ impl Output {
             };
             let read = way.tail || (way.heard && stream == Stream::Err);
             let end = match target {
-                Target::Inherit if !way.config.prefix && !read => continue,
+                Target::Inherit if !way.has_prefix() && !read => continue,
                 Target::Inherit => {
                     let (end, write) = system.pipe().map_err(OutputError::Pipe)?;
                     keeper.hold(held_name(worker, name), end.as_fd());
@@ -113,7 +120,7 @@ impl Output {
             let started = Pump::start().map_err(OutputError::Thread)?;
             self.pump = Some(started);
         }
-        let label = way.config.prefix.then(|| (format!("{}/{}", way.config.name, way.slot), way.slot.0));
+        let label = way.has_prefix().then(|| (format!("{}/{}", way.config.name, way.slot), way.slot.0));
         if let Some(pump) = &self.pump {
             pump.read(PassedOn::new(log_files::key(worker, stream), pipe, stream, label, tail));
         }

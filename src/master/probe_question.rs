@@ -116,7 +116,7 @@ impl Failure {
 
 /// What to ask a worker; `None` where it is leaving, or is not configured for probes.
 pub(super) fn question(cx: &Context<impl System>, ix: WorkerIx) -> Option<Question<'_>> {
-    let worker = cx.workers.get(ix).filter(|worker| !worker.is_agent && worker.drain.is_none())?;
+    let worker = cx.workers.get(ix).filter(|worker| !worker.is_beside && worker.drain.is_none())?;
     let app = &cx.apps[worker.app];
     let settings = app.generations.get(&worker.generation)?;
     let alive = &settings.config.alive;

@@ -12,7 +12,7 @@ use crate::ids::{Generation, Slot, WorkerId};
 use crate::keeper::link::ChildInfo;
 use crate::limits;
 use crate::record::{self, Value};
-use crate::supervisor::{AgentSnapshot, AppSnapshot, Phase, SlotPhase, SlotSnapshot, WorkerSnapshot};
+use crate::supervisor::{AgentSnapshot, AppSnapshot, BeforeSnapshot, Phase, SlotPhase, SlotSnapshot, WorkerSnapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -76,16 +76,16 @@ impl Tag {
     }
 }
 
-/// The tag of an agent's process.
-pub(super) fn agent_tag_bytes(app: &str, generation: Generation) -> Vec<u8> {
-    format!("{}/agent/{app}", generation.0).into_bytes()
+/// The tag of a process beside the workers: of an agent, or of the command before them.
+pub(super) fn beside_tag_bytes(slot: Slot, app: &str, generation: Generation) -> Vec<u8> {
+    format!("{}/{slot}/{app}", generation.0).into_bytes()
 }
 
-/// The generation in the tag of an agent of this app; `None` for other tags.
-fn agent_tag(bytes: &[u8], app: &str) -> Option<Generation> {
-    let (generation, rest) = std::str::from_utf8(bytes).ok()?.split_once('/')?;
-    let own = rest.strip_prefix("agent/").is_some_and(|name| name == app);
-    generation.parse().ok().filter(|_| own).map(Generation)
+/// The generation in the tag of such a process of this app; `None` for other tags.
+fn beside_tag(bytes: &[u8], slot: Slot, app: &str) -> Option<Generation> {
+    let mut parts = std::str::from_utf8(bytes).ok()?.splitn(3, '/');
+    let generation = parts.next()?.parse().ok().map(Generation)?;
+    (parts.next()? == slot.to_string() && parts.next()? == app).then_some(generation)
 }
 
 /// Completes `records`. `deployment` makes the deployment's record from the number of the last configuration and the
@@ -294,6 +294,7 @@ impl Recovery<'_> {
                 then_start: None,
                 reported_ready: !serving.is_empty(),
                 agent: saved.as_ref().map_or_else(|| self.agent_of(name, &seen), |app| app.rules.agent.clone()),
+                before: saved.as_ref().map_or_else(|| self.before_of(name, &places), |app| app.rules.before.clone()),
             },
             last_generation: seen.last().map_or(last, |seen| last.max(*seen)),
             generations,
@@ -379,19 +380,38 @@ impl Recovery<'_> {
 
     /// The app's agent, if it lives. A generation that has workers had its agent.
     fn agent_of(&self, name: &str, seen: &BTreeSet<Generation>) -> AgentSnapshot {
+        let ready =
+            |child: &ChildInfo| Phase::Ready { since_ms: child.started_ms, idle_since_ms: None, severed_at_ms: None };
+        let process = self.beside(name, Slot::AGENT, ready);
+        AgentSnapshot { ready_in: seen.clone(), process, ..AgentSnapshot::default() }
+    }
+
+    /// The command before the app's workers, if it runs. It has ended well in a generation that has workers; in another one it
+    /// runs again where nobody knows how it ended.
+    fn before_of(&self, name: &str, places: &[WorkerSnapshot]) -> BeforeSnapshot {
+        let time = self.configured(name).map_or(Duration::ZERO, |app| app.before_timeout);
+        let deadline_ms = self.ground.now_ms.saturating_add(u64::try_from(time.as_millis()).unwrap_or(0));
+        let (ready_at_ms, severed_at_ms, warming) = (None, None, None);
+        let starting = Phase::Starting { deadline_ms, ready_at_ms, online: false, severed_at_ms, warming };
+        let process = self.beside(name, Slot::BEFORE, |_| starting);
+        let done = places.iter().map(|worker| worker.generation).collect();
+        BeforeSnapshot { done, process, ..BeforeSnapshot::default() }
+    }
+
+    /// The living process of the app in this slot beside its workers.
+    fn beside(&self, name: &str, slot: Slot, phase: impl Fn(&ChildInfo) -> Phase) -> Option<WorkerSnapshot> {
         let living = self.ground.children.iter().filter(|child| child.status.is_none());
-        let agents = living.filter_map(|child| Some((child, agent_tag(&child.tag, name)?)));
-        let process = agents.max_by_key(|(child, _)| child.worker).map(|(child, generation)| WorkerSnapshot {
+        let those = living.filter_map(|child| Some((child, beside_tag(&child.tag, slot, name)?)));
+        those.max_by_key(|(child, _)| child.worker).map(|(child, generation)| WorkerSnapshot {
             id: child.worker,
-            slot: Slot::AGENT,
+            slot,
             generation,
             pid: Some(child.pid),
             spawned_at_ms: child.started_ms,
-            phase: Phase::Ready { since_ms: child.started_ms, idle_since_ms: None, severed_at_ms: None },
+            phase: phase(child),
             by_itself: false,
             spare: false,
-        });
-        AgentSnapshot { ready_in: seen.clone(), process, ..AgentSnapshot::default() }
+        })
     }
 
     // ---- listeners, and the workers that serve them ----

@@ -92,6 +92,7 @@ impl Left {
             then_start: None,
             reported_ready: true,
             agent: AgentSnapshot::default(),
+            before: Default::default(),
         };
         let known = [Generation(generation), last];
         let note = AppRecord {

@@ -51,7 +51,7 @@ pub(super) fn on_message(
     match message {
         // An agent serves nothing.
         FromWorker::QueryServer { .. } | FromWorker::Close { .. } | FromWorker::ExitedAfterDisconnect { .. }
-            if worker.is_agent => {}
+            if worker.is_beside => {}
         FromWorker::Online { .. } => reader.cx.push_news(app, Event::Online { worker: id }),
         FromWorker::QueryServer { seq, query } => return on_query(reader, ix, channel, seq, &query),
         FromWorker::Listening { .. } => on_listening(reader, ix),

@@ -321,9 +321,10 @@ fn resume_app(
     master.cx.apps.push(app);
     resume_listeners(master, ix, inherited);
     overlap::refresh(&mut master.cx, ix);
-    let agent = master.cx.apps[ix].supervisor.agent().and_then(|slot| slot.current);
-    let agent = agent.map(|process| (process.id, process.slot, process.generation));
-    for (id, slot, generation) in known.into_iter().map(|w| (w.id, w.slot, w.generation)).chain(agent) {
+    let rules = &master.cx.apps[ix].supervisor;
+    let beside = [rules.agent().and_then(|slot| slot.current), rules.before().and_then(|before| before.process)];
+    let beside = beside.into_iter().flatten().map(|process| (process.id, process.slot, process.generation));
+    for (id, slot, generation) in known.into_iter().map(|w| (w.id, w.slot, w.generation)).chain(beside) {
         let Some(&pid) = pids.get(&id) else { continue };
         let channel = inherited.fds.remove(&spawn::channel_name(id)).map(|fd| (fd, true));
         let tag = inherited.children.iter().find(|child| child.worker == id).and_then(|child| Tag::read(&child.tag));

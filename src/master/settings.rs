@@ -10,7 +10,7 @@ use crate::limits;
 use crate::os::listen::Access;
 use crate::os::{attributes, signal, user};
 use crate::program::{self, ProgramKind};
-use crate::supervisor::{AgentPolicy, Evidence, Limits, Policy, ReadyRule};
+use crate::supervisor::{AgentPolicy, BeforePolicy, Evidence, Limits, Policy, ReadyRule};
 use crate::worker::{self, FIRST_FD, Inherited, WorkerProtocol};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -36,6 +36,8 @@ pub(super) enum SettingsError {
     Program(#[from] program::ProgramError),
     #[error("its agent: {0}")]
     Agent(#[source] program::ProgramError),
+    #[error("before: {0}")]
+    Before(#[source] program::ProgramError),
     #[error(transparent)]
     Rule(#[from] rules::RuleError),
     /// It runs code of its command line, or of its standard input.
@@ -94,6 +96,8 @@ pub(super) struct Settings {
     /// The command that says of a worker whether it is well.
     pub(super) alive_exec: Option<Arc<crate::hooks::Command>>,
     pub(super) agent: Option<AgentSettings>,
+    /// The program of the command before the workers.
+    pub(super) before: Option<PathBuf>,
 }
 
 /// What was looked up for the agent of a generation.
@@ -146,12 +150,14 @@ impl Settings {
         let own_uid = system.own_uid();
         let user = system.credentials(config.user.as_deref(), config.group.as_deref())?;
         let path = path_variable(&config);
+        let is_fixed = fixed.is_some();
         let (cwd, program, agent_program) = match fixed {
             Some(Fixed { cwd, program, agent_program }) => (cwd, Some(program), agent_program),
             None => (resolve_cwd(system, &config.folder)?, None, None),
         };
         let found = find_program(&config.command[0], program, &path, &cwd)?;
         let agent = AgentSettings::prepare(&config, agent_program, &path, &cwd)?;
+        let before = config.before.as_ref().map(|words| find_before(&words[0], is_fixed, &path, &cwd)).transpose()?;
         let program_kind = program::kind_of(&found, &config.command);
         let program_kind = as_worker(program_kind, &config)?;
         let kind = worker::decide(config.protocol, program_kind);
@@ -189,6 +195,7 @@ impl Settings {
             alive_exec,
             hook_problems,
             agent,
+            before,
         })
     }
 
@@ -321,6 +328,10 @@ impl Settings {
             drain_spread_ms: ms(c.reload.drain_spread),
             limits: self.limits(),
             agent: self.agent_policy(),
+            before: self.before.as_ref().map(|_| BeforePolicy {
+                timeout_ms: ms(c.before_timeout),
+                kill_timeout_ms: ms(c.kill_timeout),
+            }),
         }
     }
 
@@ -511,6 +522,29 @@ impl Settings {
         })
     }
 
+    /// The spec of the command before the workers; `None` if there is none.
+    pub(super) fn before_spec(&self, place: &SpawnPlace<'_>, tag: Vec<u8>) -> Option<SpawnSpec> {
+        let (words, program) = (self.config.before.as_ref()?, self.before.as_ref()?);
+        let mut env = base_environment(&self.config, self.account.as_ref());
+        if let Some(port) = place.port {
+            env.entry("PORT".into()).or_insert_with(|| port.to_string().into());
+        }
+        let mut set = |name: &str, value: String| env.insert(name.into(), value.into());
+        set("CLUSTERD_EVENT", Slot::BEFORE.to_string());
+        set("CLUSTERD_APP", self.config.name.clone());
+        set("CLUSTERD_GENERATION", place.generation.to_string());
+        Some(SpawnSpec {
+            tag,
+            program: program.as_os_str().as_bytes().to_vec(),
+            args: words.iter().cloned().map(String::into_bytes).collect(),
+            env: env.into_iter().map(|(name, value)| entry(name, &value)).collect(),
+            listen_pid: false,
+            cwd: Some(self.cwd.as_os_str().as_bytes().to_vec()),
+            placements: place.stdio.clone(),
+            ..self.process_spec()
+        })
+    }
+
     /// The agent's environment: the workers', without the variables of a slot.
     pub(super) fn agent_environment(&self, place: &SpawnPlace<'_>) -> BTreeMap<OsString, OsString> {
         let mut env = base_environment(&self.config, self.account.as_ref());
@@ -591,6 +625,15 @@ fn find_program(
             let found = program::find(&fixed.to_string_lossy(), path, Some(cwd));
             Ok(found.unwrap_or(program::Program { path: fixed, kind: ProgramKind::Other }))
         }
+    }
+}
+
+/// The program of the command before the workers. `is_fixed`: its generation runs, whether the program is there or not.
+fn find_before(name: &str, is_fixed: bool, path: &OsStr, cwd: &Path) -> Result<PathBuf, SettingsError> {
+    match program::find(name, path, Some(cwd)) {
+        Ok(found) => Ok(found.path),
+        Err(_) if is_fixed => Ok(PathBuf::from(name)),
+        Err(error) => Err(SettingsError::Before(error)),
     }
 }
 

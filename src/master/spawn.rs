@@ -1,4 +1,4 @@
-//! Processes of workers and agents: prepares spawns, sends signals, and cleans up after processes that are gone. The
+//! Processes of workers, agents and commands before workers: prepares spawns, sends signals, and cleans up after processes that are gone. The
 //! keeper spawns and reaps them.
 use super::app::App;
 use super::bind::{self, Intercepted};
@@ -11,7 +11,7 @@ use super::liveness::Liveness;
 use super::moves::{self, Kept};
 use super::notify_sockets::NotifySockets;
 use super::output::{Output, Way};
-use super::recovery::{Tag, agent_tag_bytes};
+use super::recovery::{Tag, beside_tag_bytes};
 use super::relay::{Custom, Receiver, app_metrics};
 use super::settings::{Settings, SpawnPlace};
 use super::spawn_error::{SpawnError, obstacle};
@@ -96,7 +96,7 @@ pub(super) struct Spawner<'a, S: System> {
 }
 
 impl<S: System> Spawner<'_, S> {
-    /// Has the keeper start a worker, or the agent.
+    /// Has the keeper start a worker, or a process beside the workers.
     ///
     /// # Errors
     /// Something that the process needs is not available.
@@ -110,38 +110,38 @@ impl<S: System> Spawner<'_, S> {
         let cx = &mut *self.cx;
         let app = &cx.apps[app_ix];
         let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings()).clone();
-        let is_agent = slot == Slot::AGENT;
-        // An agent serves nothing.
-        let given = if is_agent { Vec::new() } else { addresses::of_generation(app, &settings) };
+        // What is beside the workers serves nothing.
+        let is_beside = slot.is_beside();
+        let given = if is_beside { Vec::new() } else { addresses::of_generation(app, &settings) };
         if settings.protocol.inherited() == Inherited::Listeners {
             given.iter().for_each(|&listener| listener::begin_listening(cx, app_ix, listener));
         }
         let wanted = wanted_socket(&settings);
-        let chooses = !is_agent && settings.has_own_sockets() && wanted != WantedSocket::OfTheSlot;
+        let chooses = !is_beside && settings.has_own_sockets() && wanted != WantedSocket::OfTheSlot;
         let socket_number = if chooses { choose_socket(cx, app_ix, slot, wanted) } else { slot.0 };
         if settings.has_own_sockets() {
             for &listener in &given {
                 self.groups.give_slot_a_socket(cx, app_ix, listener, socket_number);
             }
         }
-        let inherited = if is_agent { settings.agent_inherits() } else { settings.protocol.inherited() };
-        let speaks = match is_agent {
-            true => inherited == Inherited::Nothing,
-            false => settings.protocol.has_notify_socket(),
+        let (inherited, speaks) = match slot {
+            Slot::AGENT => (settings.agent_inherits(), settings.agent_inherits() == Inherited::Nothing),
+            Slot::BEFORE => (Inherited::Nothing, false),
+            Slot(_) => (settings.protocol.inherited(), settings.protocol.has_notify_socket()),
         };
         let notify = if speaks { self.notify.address_for(cx, &settings) } else { None };
-        let preload = if is_agent { None } else { preload_for(cx, &settings) };
-        let metrics = if is_agent { None } else { app_metrics::folder_for(cx, app_ix, &settings, generation) };
+        let preload = if is_beside { None } else { preload_for(cx, &settings) };
+        let metrics = if is_beside { None } else { app_metrics::folder_for(cx, app_ix, &settings, generation) };
         let app = &cx.apps[app_ix];
         // Whoever requested a reload, a replacement or a start wants to see why it failed, unless the terminal shows it anyway.
         let watched = app.supervisor.is_replacing() || (app.starting && cx.deployment.background);
         let tail = watched && !cx.deployment.on_terminal;
-        let heard = !is_agent && (settings.leaves_hang_reports() || settings.compares_canary());
+        let heard = !is_beside && (settings.leaves_hang_reports() || settings.compares_canary());
         let way = Way { config: &settings.config, slot, generation, tail, heard };
         let output = self.output.for_worker(&cx.system, &mut cx.keeper, worker, &way).map_err(SpawnError::Output)?;
         let (mut stdio, mut fds): (Vec<i32>, Vec<OwnedFd>) = output.into_iter().unzip();
         let mut input = None;
-        if settings.config.stdin && !is_agent {
+        if settings.config.stdin && !is_beside {
             let (theirs, ours) = stdin::for_worker(cx, worker).map_err(SpawnError::Stdin)?;
             stdio.push(0);
             fds.push(theirs);
@@ -150,7 +150,7 @@ impl<S: System> Spawner<'_, S> {
         let Passed { fds: passed, channel, listen_names } =
             Passed::prepare(&cx.system, &cx.apps[app_ix], inherited, &given, socket_number)?;
         fds.extend(passed);
-        let intercepted = if !is_agent && settings.protocol.intercepts() {
+        let intercepted = if !is_beside && settings.protocol.intercepts() {
             let (ours, theirs) = cx.system.socket_pair().map_err(SpawnError::Channel)?;
             fds.push(theirs);
             Some(ours)
@@ -168,16 +168,17 @@ impl<S: System> Spawner<'_, S> {
             metrics: metrics.as_deref(),
             stdio,
         };
-        let spec = if is_agent {
-            settings
-                .agent_spec(&place, agent_tag_bytes(&cx.apps[app_ix].name, generation))
-                .ok_or(SpawnError::NoAgent)?
-        } else {
-            let tag =
-                Tag { app: cx.apps[app_ix].name.clone(), slot, generation, socket: chooses.then_some(socket_number) };
-            settings.spawn_spec(&place, tag.to_bytes())
+        let name = &cx.apps[app_ix].name;
+        let tag = || beside_tag_bytes(slot, name, generation);
+        let spec = match slot {
+            Slot::AGENT => settings.agent_spec(&place, tag()).ok_or(SpawnError::NoAgent)?,
+            Slot::BEFORE => settings.before_spec(&place, tag()).ok_or(SpawnError::NoBefore)?,
+            Slot(_) => {
+                let tag = Tag { app: name.clone(), slot, generation, socket: chooses.then_some(socket_number) };
+                settings.spawn_spec(&place, tag.to_bytes())
+            }
         };
-        if !is_agent {
+        if !is_beside {
             cx.apps[app_ix].spawned += 1;
             checkpoint::save_app(cx, app_ix);
         }
@@ -197,7 +198,7 @@ impl<S: System> Spawner<'_, S> {
             worker.intercepted = intercepted.map(|held| Intercepted::new(&cx.system, held));
             worker.stdin = input;
         }
-        if !has_channel && !is_agent && !is_intercepted && settings.has_own_sockets() {
+        if !has_channel && !is_beside && !is_intercepted && settings.has_own_sockets() {
             // A Node worker requests its listeners later; other programs have them from the start.
             given.into_iter().for_each(|listener| requests::join(cx, ix, listener));
             checkpoint::save_serves(cx, ix);
@@ -245,7 +246,7 @@ fn wanted_socket(settings: &Settings) -> WantedSocket {
 /// The number of a socket that no living worker has, for the next worker of a slot; where several are as good, the last one of its
 /// slot.
 fn choose_socket(cx: &mut Context<impl System>, app_ix: AppIx, slot: Slot, wanted: WantedSocket) -> u32 {
-    let living = cx.workers.iter().filter(|(_, w)| w.app == app_ix && !w.is_agent && !w.ended);
+    let living = cx.workers.iter().filter(|(_, w)| w.app == app_ix && !w.is_beside && !w.ended);
     let taken: BTreeSet<u32> = living.map(|(_, worker)| worker.socket_number).collect();
     let app = &cx.apps[app_ix];
     let last = app.last_sockets.get(&slot.0).copied();
@@ -312,16 +313,15 @@ pub(super) fn add_worker(
     channel: Option<(OwnedFd, bool)>,
 ) -> WorkerIx {
     let Process { app, id, slot, generation, pid, socket_number } = process;
-    let is_agent = slot == Slot::AGENT;
-    if !is_agent {
+    let is_beside = slot.is_beside();
+    if !is_beside {
         hooks.register(id, generation);
     }
     let settings = cx.apps[app].generations.get(&generation);
-    // An agent has no slot.
-    let own_socket = !is_agent && settings.is_some_and(Settings::has_own_sockets);
+    let own_socket = !is_beside && settings.is_some_and(Settings::has_own_sockets);
     // A worker says so when it starts, which a previous master has heard.
     let loads = |s: &Settings| s.config.preload && s.protocol.has_preload();
-    let has_preload = !is_agent && pid.is_some() && settings.is_some_and(loads);
+    let has_preload = !is_beside && pid.is_some() && settings.is_some_and(loads);
     let channel = channel.map(|(fd, resumed)| Channel::new(cx.system.channel(fd), resumed));
     let has_channel = channel.is_some();
     let ix = cx.workers.insert(Worker {
@@ -329,7 +329,7 @@ pub(super) fn add_worker(
         app,
         slot: slot.0,
         generation,
-        is_agent,
+        is_beside,
         pid,
         channel,
         member: None,
@@ -363,7 +363,7 @@ pub(super) fn add_worker(
         http_probe: None,
         probed: None,
     });
-    if is_agent {
+    if is_beside {
         if let Some(channel) = cx.workers.get(ix).and_then(|w| w.channel.as_ref()) {
             cx.reactor.add_channel(ix, channel.as_fd());
         }
@@ -419,14 +419,14 @@ pub(super) fn serve(cx: &mut Context<impl System>, worker: WorkerId) {
     moves::worker_is_ready(cx, ix);
 }
 
-/// Asks a worker or an agent to end, and gives it no more connections.
+/// Asks a worker, or a process beside the workers, to end, and gives it no more connections.
 pub(super) fn terminate(cx: &mut Context<impl System>, worker: WorkerId) {
     let of_app = |worker: &Worker<_>| {
         let app = &cx.apps[worker.app];
         app.generations.get(&worker.generation).unwrap_or_else(|| app.settings()).stop_signal()
     };
     let found =
-        cx.workers.find(worker).and_then(|ix| cx.workers.get(ix)).filter(|worker| Slot(worker.slot) != Slot::AGENT);
+        cx.workers.find(worker).and_then(|ix| cx.workers.get(ix)).filter(|worker| !worker.is_beside);
     let signal = found.map_or(signal::TERM, of_app);
     cx.keeper.signal(worker, signal);
     withdraw(cx, worker);
@@ -464,7 +464,7 @@ pub(super) fn on_spawned(cx: &mut Context<impl System>, output: &mut Output, id:
 
 /// Whether the worker has had its listening sockets since its program runs: it may accept before anybody can see that.
 pub(super) fn may_accept(cx: &Context<impl System>, ix: WorkerIx) -> bool {
-    let Some(worker) = cx.workers.get(ix).filter(|worker| !worker.is_agent && worker.pid.is_some()) else {
+    let Some(worker) = cx.workers.get(ix).filter(|worker| !worker.is_beside && worker.pid.is_some()) else {
         return false;
     };
     let app = &cx.apps[worker.app];
@@ -482,7 +482,7 @@ pub(super) fn failure(
     let worker = cx.workers.find(id).and_then(|ix| cx.workers.get(ix))?;
     let app = &cx.apps[worker.app];
     let settings = app.generations.get(&worker.generation).unwrap_or_else(|| app.settings());
-    let error = SpawnError::at_step(&cx.system, (step, errno), settings, worker.is_agent);
+    let error = SpawnError::at_step(&cx.system, (step, errno), settings, Slot(worker.slot));
     Some((worker.app, error, obstacle(step, errno)))
 }
 

@@ -3,6 +3,7 @@ use super::output::OutputError;
 use super::settings::Settings;
 use super::system::System;
 use crate::config;
+use crate::ids::Slot;
 use crate::keeper::protocol::SpawnStep;
 use crate::os::{attributes, errno, process};
 use crate::supervisor::Obstacle;
@@ -27,6 +28,9 @@ pub(super) enum SpawnError {
     /// No pipe for its input.
     #[error("cannot create a pipe for its stdin: {0}")]
     Stdin(io::Error),
+    /// The settings have no command before the workers.
+    #[error("its settings have no command before the workers")]
+    NoBefore,
     /// The order could not be sent to the keeper.
     #[error("cannot send the order to the keeper: {0}")]
     Order(io::Error),
@@ -77,7 +81,7 @@ impl SpawnError {
     /// Whether another try may help, for an error that this process had.
     pub(super) fn obstacle(&self) -> Obstacle {
         match self {
-            SpawnError::NoAgent => Obstacle::Lasting,
+            SpawnError::NoAgent | SpawnError::NoBefore => Obstacle::Lasting,
             // It does not fit into what the keeper accepts.
             SpawnError::Order(error) if error.kind() == io::ErrorKind::InvalidInput => Obstacle::Lasting,
             _ => Obstacle::Passing,
@@ -89,13 +93,17 @@ impl SpawnError {
         system: &impl System,
         (step, code): (SpawnStep, i32),
         settings: &Settings,
-        is_agent: bool,
+        slot: Slot,
     ) -> SpawnError {
         let cause = process::describe_errno(code);
-        let agent = settings.agent.as_ref().filter(|_| is_agent);
         match step {
             SpawnStep::Exec => {
-                let program = agent.map_or(&settings.program, |agent| &agent.program).display().to_string();
+                let beside = match slot {
+                    Slot::AGENT => settings.agent.as_ref().map(|agent| &agent.program),
+                    Slot::BEFORE => settings.before.as_ref(),
+                    Slot(_) => None,
+                };
+                let program = beside.unwrap_or(&settings.program).display().to_string();
                 let hint = exec_hint(&program, code);
                 SpawnError::Exec { program, cause, hint }
             }

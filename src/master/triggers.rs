@@ -34,7 +34,7 @@ impl App {
         let whole_folder = watch.paths.is_empty();
         let paths = if whole_folder { vec![settings.config.folder.clone()] } else { watch.paths.clone() };
         let (app, ignore, delay) = (self.name.clone(), watch.ignore.clone(), watch.delay);
-        let mut apart = settings.config.log.files(self.supervisor.slot_count(), settings.config.agent.is_some());
+        let mut apart = settings.config.log.files(self.supervisor.slot_count(), &settings.config.beside());
         apart.extend(home.map(Path::to_owned));
         Some(Spec { app, paths, whole_folder, ignore, apart, delay })
     }

@@ -266,7 +266,7 @@ pub(super) fn note(cx: &mut Context<impl System>, ix: WorkerIx, before: Budget, 
     }
     intake.flood_told_ms = Some(now_ms);
     let (kib, lines, for_ms) = (intake.behind_bytes / 1024, intake.behind_lines, now_ms - since_ms);
-    let who = if worker.is_agent { "agent".to_owned() } else { format!("worker {}", worker.id) };
+    let who = if worker.is_beside { "agent".to_owned() } else { format!("worker {}", worker.id) };
     let name = &cx.apps[worker.app].name;
     log::warn!(
         "{name}: {who} floods its channel: {kib} KiB (about {lines} lines) in {for_ms} ms, and more is waiting; it is read \
@@ -289,7 +289,7 @@ pub(super) fn note_owed(cx: &mut Context<impl System>, ix: WorkerIx, owes: bool)
     }
     let Some(worker) = cx.workers.get(ix) else { return };
     let waiting = worker.channel.as_ref().map_or(0, Channel::waiting_control_lines);
-    let who = if worker.is_agent { "agent".to_owned() } else { format!("worker {}", worker.id) };
+    let who = if worker.is_beside { "agent".to_owned() } else { format!("worker {}", worker.id) };
     let name = &cx.apps[worker.app].name;
     log::warn!(
         "{name}: {who} sends requests and does not read the answers: {waiting} are waiting; its channel is not read until it \
@@ -342,7 +342,7 @@ pub(super) fn bound_line(cx: &Context<impl System>, ix: WorkerIx, channel: &mut 
     }
     let Some(worker) = cx.workers.get(ix) else { return };
     let app = &cx.apps[worker.app];
-    let has_receivers = worker.is_agent || app.has_adapters || app.supervisor.agent().is_some();
+    let has_receivers = worker.is_beside || app.has_adapters || app.supervisor.agent().is_some();
     let of_messages = if has_receivers { limits::MESSAGE_BYTES_MAX } else { 0 };
     let of_metrics = if worker.custom.asked_ms.is_some() { limits::APP_METRICS_WORKER_BYTES_MAX } else { 0 };
     let is_kept =

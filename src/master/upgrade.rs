@@ -256,6 +256,7 @@ mod tests {
             then_start: None,
             reported_ready: false,
             agent: AgentSnapshot::default(),
+            before: Default::default(),
         };
         let generation = GenerationRecord { source, ..GenerationRecord::default() };
         let generations = BTreeMap::from([(Generation(1), generation)]);

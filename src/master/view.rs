@@ -3,6 +3,7 @@
 use super::agent;
 use super::app::App;
 use super::autoscale;
+use super::before;
 use super::context::Context;
 use super::control::TcpAddress;
 use super::history;
@@ -45,7 +46,7 @@ fn app(cx: &Context<impl System>, files: &LogFiles, index: AppIx, room: &mut usi
     let app = &cx.apps[index];
     let settings = app.settings();
     let left = |until_ms: u64| until_ms.saturating_sub(cx.now_ms);
-    let of_workers = cx.workers.iter().filter(|(_, w)| w.app == index && !w.is_agent).map(|(_, w)| w.socket_number);
+    let of_workers = cx.workers.iter().filter(|(_, w)| w.app == index && !w.is_beside).map(|(_, w)| w.socket_number);
     let numbers: BTreeSet<u32> = of_workers.chain(0..app.supervisor.slot_count()).collect();
     let steered = app.steered(numbers.iter().copied());
     let mut workers: Vec<wire::Worker> = app
@@ -152,6 +153,7 @@ fn app(cx: &Context<impl System>, files: &LogFiles, index: AppIx, room: &mut usi
         log_lines_dropped: files.lost(index),
         workers,
         agent: agent::view(cx, index),
+        before: before::view(cx, index),
     }
 }
 

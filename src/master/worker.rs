@@ -20,7 +20,7 @@ pub(super) struct Worker<S: System> {
     pub(super) slot: u32,
     pub(super) generation: Generation,
     /// The agent of its app: no slot, no connections.
-    pub(super) is_agent: bool,
+    pub(super) is_beside: bool,
     pub(super) pid: Option<i32>,
     /// Node's channel; other programs have none.
     pub(super) channel: Option<Channel<S::ChannelSocket>>,

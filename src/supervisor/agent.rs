@@ -88,6 +88,7 @@ impl App {
 
     fn agent_wanted(&self) -> Want {
         let one = |generation: Generation| match self.policy(generation).agent {
+            Some(_) if self.waits_for_before(generation) => Want::NoNew,
             Some(_) => Want::One(generation),
             None => Want::None,
         };
@@ -96,7 +97,8 @@ impl App {
             return if stopping.now || self.workers.is_empty() { Want::None } else { Want::NoNew };
         }
         if let Some(reload) = &self.reload {
-            let to = reload.failed.is_none() && self.policy(reload.to).agent.is_some();
+            let begins = reload.failed.is_none() && !self.waits_for_before(reload.to);
+            let to = begins && self.policy(reload.to).agent.is_some();
             return one(if to { reload.to } else { reload.from });
         }
         let over = self.slots.iter().all(|s| matches!(s.phase, SlotPhase::Errored | SlotPhase::Stopped));
@@ -129,12 +131,14 @@ impl App {
         }
     }
 
-    /// "Stop now" shortens the kill time-out of an agent that was asked to end earlier.
-    pub(super) fn hurry_agent(&mut self, cx: &mut Cx<'_>) {
-        let Some((id, phase)) = self.workers.agent().map(|agent| (agent.id, agent.phase)) else { return };
-        if let Phase::Stopping { kill_at_ms } = phase {
-            let kill_at_ms = kill_at_ms.min(cx.now_ms + limits::STOP_NOW_KILL_MS);
-            self.set_phase(id, Phase::Stopping { kill_at_ms });
+    /// "Stop now" shortens the kill time-out of processes beside the workers that were asked to end earlier.
+    pub(super) fn hurry_beside(&mut self, cx: &mut Cx<'_>) {
+        let beside = [self.workers.agent(), self.workers.before()];
+        for (id, phase) in beside.map(|process| process.map(|process| (process.id, process.phase))).into_iter().flatten() {
+            if let Phase::Stopping { kill_at_ms } = phase {
+                let kill_at_ms = kill_at_ms.min(cx.now_ms + limits::STOP_NOW_KILL_MS);
+                self.set_phase(id, Phase::Stopping { kill_at_ms });
+            }
         }
     }
 
@@ -145,16 +149,21 @@ impl App {
         if !self.agent.ready_in.insert(generation) || self.stopping.is_some() {
             return;
         }
-        for index in 0..self.slots.len() as u32 {
-            if self.waits_for_agent(index, generation) {
-                self.fill(cx, index);
-            }
-        }
+        self.fill_waiting(cx, generation);
         self.step_reload(cx);
     }
 
-    /// Whether a slot is empty because the agent of this generation was not ready yet.
-    fn waits_for_agent(&self, index: u32, generation: Generation) -> bool {
+    /// Fills the slots that are empty because this generation could not start before.
+    pub(super) fn fill_waiting(&mut self, cx: &mut Cx<'_>, generation: Generation) {
+        for index in 0..self.slots.len() as u32 {
+            if self.waits_to_start(index, generation) {
+                self.fill(cx, index);
+            }
+        }
+    }
+
+    /// Whether a slot is empty because this generation cannot start yet: its agent was not ready, or what runs before has not ended.
+    pub(super) fn waits_to_start(&self, index: u32, generation: Generation) -> bool {
         self.slots.get(index as usize).is_some_and(|slot| {
             slot.generation == generation
                 && slot.phase == SlotPhase::Filled
@@ -200,7 +209,7 @@ impl App {
         self.set_slot_phase(INDEX, SlotPhase::Waiting { until_ms: cx.now_ms + ms });
         if hopeless || (first && young && policy.max_restarts.is_some_and(|max| failures >= max)) {
             for index in 0..self.slots.len() as u32 {
-                if self.waits_for_agent(index, generation) {
+                if self.waits_to_start(index, generation) {
                     self.set_slot_phase(index, SlotPhase::Errored);
                 }
             }
@@ -213,10 +222,10 @@ impl App {
     }
 
     /// Corrects a slot that was saved for a start or a reload whose own record died with its master. It would wait for
-    /// an agent that never comes, so it returns to the app's generation.
+    /// an agent or a command that never comes, so it returns to the app's generation.
     pub(super) fn keep_to_agent(&mut self, index: u32) {
         let generation = self.slots.get(index as usize).map(|slot| slot.generation);
-        let strange = generation.is_some_and(|generation| !self.agent_lets_start(generation));
+        let strange = generation.is_some_and(|generation| !self.may_start(generation));
         let own = self.generation;
         if let Some(slot) = self.slot_mut(index).filter(|_| strange) {
             slot.generation = own;

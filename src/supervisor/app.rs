@@ -1,6 +1,7 @@
 //! The state machine of one app: slots, their processes, deaths and scale. Reloads are in `reload`, stop and start in
 //! `start`, the agent's slot in `agent`.
 use super::agent::AgentSlot;
+use super::before::BeforeSlot;
 use super::reload::{Queued, Reload};
 use super::slot::{Death, SlotPhase, SlotState, SlotView, died};
 use super::spares::with_spares;
@@ -52,6 +53,7 @@ pub struct App {
     /// The start that follows the stop.
     pub(super) then_start: Option<Queued>,
     pub(super) agent: AgentSlot,
+    pub(super) before: BeforeSlot,
     /// Whether `AppReady` was reported since the app last had no ready worker.
     pub(super) reported_ready: bool,
     /// Whether the end (`AppErrored`, `AppFinished`, `AppStopped`) was reported.
@@ -84,6 +86,7 @@ impl App {
             stopping: None,
             then_start: None,
             agent: AgentSlot::new(generation),
+            before: BeforeSlot::new(generation),
             reported_ready: false,
             reported_end: false,
             touched_slots: (0..slots).collect(),
@@ -91,19 +94,25 @@ impl App {
         }
     }
 
-    /// Fills every slot of a new app; if it has an agent, once the agent is ready.
+    /// Fills every slot of a new app; once its command before the workers has ended well and its agent is ready, if it has them.
     pub fn start(&mut self, cx: &mut Cx<'_>) {
         for index in 0..self.slots.len() as u32 {
             self.fill(cx, index);
         }
+        self.reconcile(cx);
+    }
+
+    /// Moves the slots beside those of the workers towards their intended state.
+    pub(super) fn reconcile(&mut self, cx: &mut Cx<'_>) {
+        self.reconcile_before(cx);
         self.reconcile_agent(cx);
     }
 
     /// Handles one event. Events about workers that no longer exist are ignored: they crossed an exit.
     pub fn handle(&mut self, cx: &mut Cx<'_>, event: Event) {
-        let is_agent = event.worker().is_some_and(|id| self.is_agent(id));
+        let is_beside = event.worker().is_some_and(|id| self.is_agent(id) || self.is_before(id));
         match event {
-            // An agent serves nothing. A Node agent may close its channel and live on; it gets no messages then.
+            // What is beside the workers serves nothing. A Node agent may close its channel and live on; it gets no messages then.
             Event::Online { .. }
             | Event::NotYet { .. }
             | Event::Warmed { .. }
@@ -116,7 +125,7 @@ impl App {
             | Event::HasClients { .. }
             | Event::Drained { .. }
             | Event::CanaryJudged { .. }
-                if is_agent => {}
+                if is_beside => {}
             Event::Spawned { worker, pid } => self.on_spawned(cx, worker, pid),
             Event::SpawnFailed { worker, reason, obstacle } => self.on_spawn_failed(cx, worker, reason, obstacle),
             Event::Online { worker } => self.on_online(worker),
@@ -140,7 +149,7 @@ impl App {
             Event::Stop { now } => self.ask_stop(cx, now),
         }
         self.use_spares(cx);
-        self.reconcile_agent(cx);
+        self.reconcile(cx);
     }
 
     /// The latest time for the next call of [`App::advance`].
@@ -158,7 +167,7 @@ impl App {
                 TimerKey::Settling => self.settle(cx),
             }
             self.use_spares(cx);
-            self.reconcile_agent(cx);
+            self.reconcile(cx);
         }
     }
 
@@ -170,25 +179,6 @@ impl App {
     /// Whether a reload (or its roll-back) is under way.
     pub fn is_reloading(&self) -> bool {
         self.reload.is_some()
-    }
-
-    /// Whether the app was told to stop.
-    pub fn is_stopping(&self) -> bool {
-        self.stopping.is_some()
-    }
-
-    /// Whether it starts again after the stop.
-    pub fn is_restarting(&self) -> bool {
-        self.then_start.is_some()
-    }
-
-    /// Whether it was told to stop and has no process left.
-    pub fn is_stopped(&self) -> bool {
-        self.stopping.is_some() && self.runs_nothing()
-    }
-
-    fn runs_nothing(&self) -> bool {
-        self.workers.is_empty() && self.workers.agent().is_none()
     }
 
     /// Whether every slot is errored.
@@ -230,7 +220,7 @@ impl App {
     }
 
     pub fn worker(&self, id: WorkerId) -> Option<WorkerView> {
-        self.workers.get(&id).filter(|w| !w.is_agent()).map(Worker::view)
+        self.workers.get(&id).filter(|w| !w.is_beside()).map(Worker::view)
     }
 
     /// Workers that are ready to serve, spares included.
@@ -260,13 +250,19 @@ impl App {
     }
 
     pub(super) fn slot_state(&self, index: u32) -> Option<&SlotState> {
-        if Slot(index) == Slot::AGENT { Some(&self.agent.slot) } else { self.slots.get(index as usize) }
+        match Slot(index) {
+            Slot::AGENT => Some(&self.agent.slot),
+            Slot::BEFORE => Some(&self.before.slot),
+            Slot(index) => self.slots.get(index as usize),
+        }
     }
 
     pub(super) fn slot_mut(&mut self, index: u32) -> Option<&mut SlotState> {
-        if Slot(index) == Slot::AGENT {
-            // The agent is saved with the app.
-            return Some(&mut self.agent.slot);
+        // Those beside the workers are saved with the app.
+        match Slot(index) {
+            Slot::AGENT => return Some(&mut self.agent.slot),
+            Slot::BEFORE => return Some(&mut self.before.slot),
+            Slot(_) => {}
         }
         self.touched_slots.insert(index);
         self.slots.get_mut(index as usize)
@@ -297,11 +293,11 @@ impl App {
         worker
     }
 
-    /// Gives an empty slot a worker of the generation that last served there, as soon as its agent allows it.
+    /// Gives an empty slot a worker of the generation that last served there, as soon as that may start.
     pub(super) fn fill(&mut self, cx: &mut Cx<'_>, index: u32) {
         let Some(generation) = self.slots.get(index as usize).map(|s| s.generation) else { return };
         self.set_slot_phase(index, SlotPhase::Filled);
-        if !self.agent_lets_start(generation) || self.must_wait_for_old(index, generation) {
+        if !self.may_start(generation) || self.must_wait_for_old(index, generation) {
             return;
         }
         let worker = self.spawn(cx, index, generation);
@@ -370,7 +366,7 @@ impl App {
         let Some(w) = self.workers.get(&worker) else { return };
         let (slot, after_ms) = (w.slot, cx.now_ms.saturating_sub(w.spawned_at_ms));
         let (pid, generation) = (w.pid, w.generation);
-        let spare = slot != Slot::AGENT && self.is_surplus(worker);
+        let spare = !slot.is_beside() && self.is_surplus(worker);
         self.workers.set_spare(&worker, spare);
         self.set_phase(worker, Phase::Ready { since_ms: cx.now_ms, idle_since_ms: None, severed_at_ms: None });
         if slot == Slot::AGENT {
@@ -393,7 +389,7 @@ impl App {
     fn on_servers(&mut self, worker: WorkerId, closed_at_ms: Option<u64>) {
         let Some(w) = self.workers.get_mut(&worker) else { return };
         match w.phase {
-            Phase::Starting { .. } => w.serves = closed_at_ms.is_none() && !w.is_agent(),
+            Phase::Starting { .. } => w.serves = closed_at_ms.is_none() && !w.is_beside(),
             Phase::Ready { since_ms, severed_at_ms, .. } => {
                 self.set_phase(worker, Phase::Ready { since_ms, idle_since_ms: closed_at_ms, severed_at_ms });
             }
@@ -482,11 +478,15 @@ impl App {
             let killed = matches!(w.phase, Phase::Killed);
             let lived_ms = at_ms.saturating_sub(w.spawned_at_ms);
             let (slot, pid, by_itself) = (w.slot, w.pid, w.by_itself);
-            cx.report(match slot {
-                Slot::AGENT => Report::AgentLeft { agent: worker, pid, status, killed },
-                _ => Report::WorkerLeft { worker, slot, pid, status, killed, lived_ms, by_itself },
-            });
+            match slot {
+                Slot::AGENT => cx.report(Report::AgentLeft { agent: worker, pid, status, killed }),
+                // Why it was ended has been reported.
+                Slot::BEFORE => {}
+                _ => cx.report(Report::WorkerLeft { worker, slot, pid, status, killed, lived_ms, by_itself }),
+            }
             self.remove(cx, worker);
+        } else if w.slot == Slot::BEFORE && status == ExitStatus::Code(0) {
+            self.before_has_ended(cx, worker, at_ms);
         } else {
             self.lose(cx, worker, Cause::Ended(status), at_ms);
         }
@@ -515,8 +515,10 @@ impl App {
             Role::Current(index) => {
                 let young = self.is_young(worker, at_ms) && !matches!(death.cause, Cause::Hung(_));
                 self.detach(index, worker);
-                if slot == Slot::AGENT {
-                    return self.agent_failed(cx, death, generation, young);
+                match slot {
+                    Slot::AGENT => return self.agent_failed(cx, death, generation, young),
+                    Slot::BEFORE => return self.before_failed(cx, death, generation),
+                    Slot(_) => {}
                 }
                 // Before the next worker is spawned: clients wait for nothing.
                 self.admit_spares(cx, Some(worker));
@@ -552,7 +554,7 @@ impl App {
         if let Some(slot) = self.slot_mut(index).filter(|slot| slot.current == Some(worker)) {
             slot.current = None;
         }
-        if Slot(index) == Slot::AGENT {
+        if Slot(index).is_beside() {
             return;
         }
         let itself = u32::from(self.workers.get(&worker).is_some_and(Worker::is_ready));
@@ -598,9 +600,9 @@ impl App {
 
     /// Removes a process that is gone, and resumes what waited for that.
     fn remove(&mut self, cx: &mut Cx<'_>, worker: WorkerId) {
-        let is_agent = self.is_agent(worker);
+        let is_beside = self.is_agent(worker) || self.is_before(worker);
         self.forget(worker);
-        if !is_agent {
+        if !is_beside {
             self.after_removal(cx);
         }
         self.report_end(cx);
@@ -636,8 +638,8 @@ impl App {
 
     fn on_slot_timer(&mut self, cx: &mut Cx<'_>, index: u32) {
         let waits = self.slot_state(index).is_some_and(|s| matches!(s.phase, SlotPhase::Waiting { .. }));
-        if waits && Slot(index) == Slot::AGENT {
-            // The agent's slot is reconciled after each step.
+        if waits && Slot(index).is_beside() {
+            // The slot is reconciled after each step.
             self.set_slot_phase(index, SlotPhase::Filled);
         } else if waits && self.stopping.is_none() {
             self.fill(cx, index);
@@ -655,7 +657,7 @@ impl App {
                 self.on_leaving(cx, worker);
             }
             Phase::Starting { .. } => {
-                let cause = self.not_ready(w);
+                let cause = if slot == Slot::BEFORE { self.overran(w.generation) } else { self.not_ready(w) };
                 self.fail_alive(cx, worker, cause);
             }
             Phase::Ready { .. } => self.on_leaving(cx, worker),
@@ -664,10 +666,11 @@ impl App {
                 self.terminate(cx, worker);
             }
             Phase::Stopping { .. } => {
-                cx.report(match slot {
-                    Slot::AGENT => Report::AgentOverdue { agent: worker },
-                    _ => Report::Overdue { worker, slot, kill: true },
-                });
+                match slot {
+                    Slot::AGENT => cx.report(Report::AgentOverdue { agent: worker }),
+                    Slot::BEFORE => {}
+                    _ => cx.report(Report::Overdue { worker, slot, kill: true }),
+                }
                 self.set_phase(worker, Phase::Killed);
                 cx.act(Action::Kill { worker });
             }

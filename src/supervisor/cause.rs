@@ -58,6 +58,7 @@ impl fmt::Display for Cause {
             Cause::NotReady { ms, why: Some(why) } => write!(f, "was not ready after {}: {why}", time_limit(*ms)),
             Cause::Misbehaved(reason) => write!(f, "failed: {reason}"),
             Cause::Hung(ms) => write!(f, "was killed: its event loop did not answer for {}", time_limit(*ms)),
+            Cause::Overran(ms) => write!(f, "did not end within {}", time_limit(*ms)),
         }
     }
 }
@@ -67,9 +68,11 @@ impl Cause {
     pub fn with_age(&self, lived_ms: u64) -> String {
         match self {
             Cause::Ended(_) => format!("{self} after {}", elapsed(lived_ms)),
-            Cause::NotStarted { .. } | Cause::NotReady { .. } | Cause::Misbehaved(_) | Cause::Hung(_) => {
-                self.to_string()
-            }
+            Cause::NotStarted { .. }
+            | Cause::NotReady { .. }
+            | Cause::Misbehaved(_)
+            | Cause::Hung(_)
+            | Cause::Overran(_) => self.to_string(),
         }
     }
 

@@ -9,6 +9,7 @@
 mod agent;
 mod app;
 mod autoscale;
+mod before;
 mod canary;
 mod cause;
 mod drain;
@@ -28,6 +29,7 @@ mod worker;
 pub use agent::AgentPolicy;
 pub use app::{App, Cx};
 pub use autoscale::{Autoscaler, AutoscalerSnapshot, LoadSample, Measure, ScaleChange, ScaleReason, ScaleRule};
+pub use before::{BeforePolicy, BeforeView};
 pub use canary::{CanaryAmount, CanaryFigure, CanaryFigures, CanaryVerdict, CanaryWorse, judge_canary};
 pub use drain::KeptConnections;
 pub use limits::{Excess, Limits};
@@ -35,7 +37,7 @@ pub use reload::RELOAD_GONE_MS_MAX;
 pub use slot::{SlotPhase, SlotView};
 #[cfg(test)]
 pub(crate) use snapshot::FALLBACK_POLICY;
-pub use snapshot::{AgentSnapshot, AppSnapshot, ReloadSnapshot, SlotSnapshot, WorkerSnapshot};
+pub use snapshot::{AgentSnapshot, AppSnapshot, BeforeSnapshot, ReloadSnapshot, SlotSnapshot, WorkerSnapshot};
 pub use spawn_failures::Obstacle;
 pub use worker::{CHANNEL_CLOSED_STARTING_MS, Phase, WorkerView};
 
@@ -87,6 +89,8 @@ pub struct Policy {
     pub limits: Limits,
     /// The agent, if the app has one.
     pub agent: Option<AgentPolicy>,
+    /// The command that runs once before the workers of the generation, if there is one.
+    pub before: Option<BeforePolicy>,
 }
 
 /// A worker is ready when the evidence arrives or when it has lived for a time; where both are set, whichever comes
@@ -209,7 +213,7 @@ impl Event {
 /// An order to the shell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Start a process for this slot; the agent's is [`Slot::AGENT`].
+    /// Start a process for this slot; the agent's is [`Slot::AGENT`], that of the command before the workers [`Slot::BEFORE`].
     Spawn { worker: WorkerId, slot: Slot, generation: Generation },
     /// Ask the worker, which is ready, for its warm-up; report `Warmed` when it has answered all of that.
     WarmUp { worker: WorkerId },
@@ -268,6 +272,12 @@ pub enum Report {
     AgentLeft { agent: WorkerId, pid: Option<i32>, status: ExitStatus, killed: bool },
     /// An agent did not end in time and got SIGKILL.
     AgentOverdue { agent: WorkerId },
+    /// The command before the workers of this generation was started.
+    BeforeStarted { process: WorkerId, generation: Generation },
+    /// It ended well, `after_ms` after its spawn: the workers start.
+    BeforeDone { process: WorkerId, pid: Option<i32>, generation: Generation, after_ms: u64 },
+    /// It failed, and when it is tried again.
+    BeforeFailed { process: WorkerId, pid: Option<i32>, cause: Cause, lived_ms: u64, next: Next },
     /// A reload began.
     ReloadStarted { to: Generation },
     /// The first worker of the new generation is ready, and is watched before the others follow.
@@ -307,6 +317,8 @@ pub enum Cause {
     Misbehaved(String),
     /// Its event loop was stuck for this time (ms).
     Hung(u64),
+    /// It was to end by itself within this time (ms).
+    Overran(u64),
 }
 
 /// What becomes of a slot whose worker was lost.

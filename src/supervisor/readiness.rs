@@ -33,7 +33,7 @@ impl App {
         let Some(w) = self.workers.get(&worker) else { return };
         let Phase::Starting { online, severed_at_ms, .. } = w.phase else { return };
         let policy = self.policy(w.generation);
-        if w.is_agent() || !policy.warms_up {
+        if w.is_beside() || !policy.warms_up {
             return self.become_ready(cx, worker, by);
         }
         let deadline_ms = cx.now_ms + policy.ready_timeout_ms;

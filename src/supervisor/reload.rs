@@ -1,7 +1,7 @@
 //! Rolling reload and roll-back. In each slot the new worker starts beside the old one, and the old one drains only
 //! once the new one is ready, so the number of ready workers never falls. One reload at a time per app.
 //!
-//! An agent is replaced first, alone: the old one ends, the new one starts, and the workers follow once it is ready. If
+//! What runs before the workers of a generation (`before`) comes first, then the agent, alone: the old one ends, the new one starts, and the workers follow once it is ready. If
 //! it fails, no worker was touched.
 //!
 //! The next slot waits briefly for the old worker to exit. If that worker had clients, it waits for `settle_ms`: the
@@ -88,7 +88,8 @@ impl App {
     pub fn generations(&self) -> BTreeSet<Generation> {
         let mut all = self.coming_generations();
         all.extend(self.workers.values().map(|w| w.generation));
-        all.extend(self.workers.agent().map(|agent| agent.generation));
+        let beside = [self.workers.agent(), self.workers.before()];
+        all.extend(beside.into_iter().flatten().map(|process| process.generation));
         all
     }
 
@@ -119,6 +120,7 @@ impl App {
         self.policies.insert(to, policy);
         self.abandon_replacements(cx);
         self.reset_agent_backoff();
+        self.reset_before_backoff();
         self.reported_end = false;
         let pending = self.order_of_replacement(with_spares(slots, self.policy(to)));
         let from = self.generation;
@@ -137,8 +139,8 @@ impl App {
         self.step_reload(cx);
     }
 
-    /// Starts as many new workers as the surge allows; ends the reload when none is left to start. Waits until the
-    /// agent of the new generation was ready.
+    /// Starts as many new workers as the surge allows; ends the reload when none is left to start. Waits until those of
+    /// the new generation may start.
     pub(super) fn step_reload(&mut self, cx: &mut Cx<'_>) {
         loop {
             let Some(reload) = &self.reload else { return };
@@ -146,7 +148,7 @@ impl App {
                 break;
             }
             let target = reload.target();
-            if !self.agent_lets_start(target) {
+            if !self.may_start(target) {
                 return;
             }
             let to = reload.to;
@@ -317,7 +319,7 @@ impl App {
         self.step_reload(cx);
     }
 
-    /// The agent of the new generation failed before any worker was touched.
+    /// The agent of the new generation, or the command before it, failed before any worker was touched.
     pub(super) fn fail_reload(&mut self, cx: &mut Cx<'_>, reason: String) {
         self.begin_roll_back(cx, reason);
         self.reset_agent_backoff();

@@ -8,18 +8,18 @@ impl App {
     pub fn has_effect(&self, event: &Event) -> bool {
         let Some(id) = event.worker() else { return true };
         let Some(worker) = self.workers.get(&id) else { return false };
-        let is_agent = worker.is_agent();
+        let is_beside = worker.is_beside();
         match (event, worker.phase) {
             (Event::Evidence { evidence, .. }, Phase::Starting { warming: None, .. }) => {
                 self.policy(worker.generation).rules(worker.slot).ready.evidence == Some(*evidence)
             }
-            (Event::Online { .. }, Phase::Starting { online, .. }) => !online && !is_agent,
-            (Event::NotYet { why, .. }, Phase::Starting { .. }) => !is_agent && worker.not_yet.as_ref() != Some(why),
-            (Event::ServersClosed { .. }, Phase::Ready { .. }) => !is_agent,
-            (Event::ServersClosed { .. }, Phase::Starting { .. }) => !is_agent && worker.serves,
-            (Event::ServersOpen { .. }, Phase::Starting { .. }) => !is_agent && !worker.serves,
-            (Event::ServersOpen { .. }, Phase::Ready { idle_since_ms, .. }) => idle_since_ms.is_some() && !is_agent,
-            (Event::Leaving { .. }, phase) => !phase.is_leaving() && !is_agent,
+            (Event::Online { .. }, Phase::Starting { online, .. }) => !online && !is_beside,
+            (Event::NotYet { why, .. }, Phase::Starting { .. }) => !is_beside && worker.not_yet.as_ref() != Some(why),
+            (Event::ServersClosed { .. }, Phase::Ready { .. }) => !is_beside,
+            (Event::ServersClosed { .. }, Phase::Starting { .. }) => !is_beside && worker.serves,
+            (Event::ServersOpen { .. }, Phase::Starting { .. }) => !is_beside && !worker.serves,
+            (Event::ServersOpen { .. }, Phase::Ready { idle_since_ms, .. }) => idle_since_ms.is_some() && !is_beside,
+            (Event::Leaving { .. }, phase) => !phase.is_leaving() && !is_beside,
             (
                 Event::Online { .. }
                 | Event::Evidence { .. }
@@ -65,7 +65,7 @@ mod tests {
             spare: false,
             not_yet,
         });
-        if slot != Slot::AGENT {
+        if !slot.is_beside() {
             app.slot_mut(0).unwrap().current = Some(WORKER);
         }
         app.set_phase(WORKER, phase);

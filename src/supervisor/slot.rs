@@ -1,5 +1,6 @@
 //! One slot: its worker, its failures, and the pause before the next try. Workers have numbered slots; an app's agent
-//! has one of its own (`Slot::AGENT`), for which the policy has other values ([`Rules`]).
+//! has one of its own (`Slot::AGENT`), as has the command before the workers (`Slot::BEFORE`); the policy has other values for them
+//! ([`Rules`]).
 use super::worker::WorkerView;
 use super::{Next, Policy, ReadyRule, Report};
 use crate::ids::{Generation, Slot, WorkerId};
@@ -72,6 +73,9 @@ pub(super) struct Backoff {
 
 impl Policy {
     pub(super) fn rules(&self, slot: Slot) -> Rules<'_> {
+        if slot == Slot::BEFORE {
+            return self.rules_before();
+        }
         match &self.agent {
             Some(agent) if slot == Slot::AGENT => {
                 let delay_ms = agent.restart_delay_ms;
@@ -92,13 +96,25 @@ impl Policy {
                 ready: &self.ready,
                 ready_timeout_ms: self.ready_timeout_ms,
                 kill_timeout_ms: self.kill_timeout_ms,
-                backoff: Backoff {
-                    first_ms: self.backoff_first_ms,
-                    min_ms: self.backoff_min_ms,
-                    max_ms: self.backoff_max_ms,
-                    least_ms: self.restart_delay_ms,
-                },
+                backoff: self.backoff(),
             },
+        }
+    }
+
+    /// The command before the workers never gets ready: it ends.
+    fn rules_before(&self) -> Rules<'_> {
+        let times = self.before.as_ref().map(|before| (before.timeout_ms, before.kill_timeout_ms));
+        let (ready_timeout_ms, kill_timeout_ms) = times.unwrap_or((self.ready_timeout_ms, self.kill_timeout_ms));
+        let ready = &ReadyRule { evidence: None, after_ms: None };
+        Rules { ready, ready_timeout_ms, kill_timeout_ms, backoff: self.backoff() }
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff {
+            first_ms: self.backoff_first_ms,
+            min_ms: self.backoff_min_ms,
+            max_ms: self.backoff_max_ms,
+            least_ms: self.restart_delay_ms,
         }
     }
 }
@@ -175,11 +191,12 @@ impl SlotState {
     }
 }
 
-/// The report of a death, of a worker or of the agent.
+/// The report of a death, of a worker or of a process beside them.
 pub(super) fn died(death: Death, slot: Slot, next: Next) -> Report {
     let Death { worker, pid, cause, lived_ms, .. } = death;
     match slot {
         Slot::AGENT => Report::AgentDied { agent: worker, pid, cause, lived_ms, next },
+        Slot::BEFORE => Report::BeforeFailed { process: worker, pid, cause, lived_ms, next },
         _ => Report::WorkerDied { worker, slot, pid, cause, lived_ms, next },
     }
 }

@@ -1,5 +1,6 @@
 //! What a new master needs to take over an app: plain data out of [`App`] and back in. The shell chooses the format.
 use super::agent::AgentSlot;
+use super::before::BeforeSlot;
 use super::app::{App, Cx, Role, Stopping};
 use super::reload::{Queued, Reload};
 use super::slot::{SlotPhase, SlotState};
@@ -34,6 +35,7 @@ pub(crate) static FALLBACK_POLICY: Policy = Policy {
     drain_spread_ms: 0,
     limits: Limits::NONE,
     agent: None,
+    before: None,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +59,7 @@ pub struct AppSnapshot {
     /// Whether all slots were ready once.
     pub reported_ready: bool,
     pub agent: AgentSnapshot,
+    pub before: BeforeSnapshot,
 }
 
 /// An app's agent and its slot.
@@ -74,6 +77,21 @@ pub struct AgentSnapshot {
     pub restarts: u64,
     /// The generations in which an agent was ready once: their workers no longer wait.
     pub ready_in: BTreeSet<Generation>,
+}
+
+/// The command before the workers, and its slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BeforeSnapshot {
+    /// Its one process, in any state.
+    pub process: Option<WorkerSnapshot>,
+    /// Earliest time of the next try (absolute milliseconds).
+    pub waiting_until_ms: Option<u64>,
+    /// Failures in the window (absolute milliseconds).
+    pub failures: Vec<u64>,
+    /// Failures in a row.
+    pub consecutive: u32,
+    /// The generations whose command has ended well.
+    pub done: BTreeSet<Generation>,
 }
 
 /// A reload under way.
@@ -159,6 +177,7 @@ impl App {
             then_start: self.then_start.as_ref().map(|q| (q.to, q.slots)),
             reported_ready: self.reported_ready,
             agent: self.agent_snapshot(),
+            before: self.before_snapshot(),
         }
     }
 
@@ -191,8 +210,8 @@ impl App {
     }
 
     fn worker_snapshot(&self, id: WorkerId) -> Option<WorkerSnapshot> {
-        // The agent is saved with the app.
-        self.workers.get(&id).filter(|w| !w.is_agent()).map(process_snapshot)
+        // What is beside the workers is saved with the app.
+        self.workers.get(&id).filter(|w| !w.is_beside()).map(process_snapshot)
     }
 
     fn agent_snapshot(&self) -> AgentSnapshot {
@@ -208,6 +227,21 @@ impl App {
             consecutive: slot.consecutive,
             restarts: slot.restarts,
             ready_in: ready_in.clone(),
+        }
+    }
+
+    fn before_snapshot(&self) -> BeforeSnapshot {
+        let BeforeSlot { slot, done } = &self.before;
+        let waiting_until_ms = match slot.phase {
+            SlotPhase::Waiting { until_ms } => Some(until_ms),
+            SlotPhase::Filled | SlotPhase::Errored | SlotPhase::Stopped => None,
+        };
+        BeforeSnapshot {
+            process: self.workers.before().map(process_snapshot),
+            waiting_until_ms,
+            failures: slot.failures.iter().copied().collect(),
+            consecutive: slot.consecutive,
+            done: done.clone(),
         }
     }
 
@@ -244,6 +278,7 @@ impl App {
             stopping: snapshot.stopping.map(|now| Stopping { now }),
             then_start: None,
             agent: AgentSlot::new(snapshot.generation),
+            before: BeforeSlot::new(snapshot.generation),
             reported_ready: snapshot.reported_ready,
             reported_end: false,
             touched_slots: BTreeSet::new(),
@@ -251,8 +286,10 @@ impl App {
         };
         app.queued = snapshot.queued.map(|(to, slots)| Queued { to, slots, policy: app.policy(to).clone() });
         app.then_start = snapshot.then_start.map(|(to, slots)| Queued { to, slots, policy: app.policy(to).clone() });
-        let agent = snapshot.agent.process.map(|process| process.id);
-        let restored: Vec<WorkerId> = agent.into_iter().chain(workers.iter().map(|w| w.id)).collect();
+        let beside = [snapshot.agent.process, snapshot.before.process];
+        let beside = beside.into_iter().flatten().map(|process| process.id);
+        let restored: Vec<WorkerId> = beside.chain(workers.iter().map(|w| w.id)).collect();
+        app.restore_before(snapshot.before, known_pid);
         app.restore_agent(snapshot.agent, known_pid);
         app.restore_workers(workers, known_pid);
         app.restore_slots(snapshot.slots, slots, cx);
@@ -262,7 +299,7 @@ impl App {
         app.resume_reload(cx);
         app.resume_start(cx);
         app.use_spares(cx);
-        app.reconcile_agent(cx);
+        app.reconcile(cx);
         app
     }
 
@@ -274,6 +311,21 @@ impl App {
             let worker = Worker { id, slot, generation, pid, spawned_at_ms, phase, by_itself, spare, serves, not_yet };
             self.workers.insert(worker);
             self.timers.set(TimerKey::Worker(id), phase_timer(&phase));
+        }
+    }
+
+    fn restore_before(&mut self, before: BeforeSnapshot, known_pid: &dyn Fn(WorkerId) -> Option<i32>) {
+        if let Some(until_ms) = before.waiting_until_ms {
+            self.set_slot_phase(Slot::BEFORE.0, SlotPhase::Waiting { until_ms });
+        }
+        let BeforeSlot { slot, done } = &mut self.before;
+        *done = before.done;
+        slot.failures = before.failures.into();
+        slot.consecutive = before.consecutive;
+        if let Some(process) = before.process {
+            slot.generation = process.generation;
+            slot.current = Some(process.id).filter(|_| !process.phase.is_leaving());
+            self.restore_workers(vec![WorkerSnapshot { slot: Slot::BEFORE, ..process }], known_pid);
         }
     }
 
@@ -310,7 +362,7 @@ impl App {
             (Some(_), Phase::Killed) => cx.act(Action::Kill { worker: id }),
             (Some(_), Phase::Stopping { .. }) => {}
             (Some(_), _) if !belongs => self.retire(cx, id),
-            (Some(_), Phase::Ready { .. }) if slot == Slot::AGENT => {}
+            (Some(_), Phase::Ready { .. }) if slot.is_beside() => {}
             (Some(_), Phase::Ready { .. }) => {
                 if !spare {
                     cx.act(Action::Serve { worker: id });

@@ -2,6 +2,7 @@
 use super::Report;
 use super::agent::AgentSlot;
 use super::app::{App, Cx, Stopping};
+use super::before::BeforeSlot;
 use super::reload::Queued;
 use super::slot::{SlotPhase, SlotState};
 use super::spares::{clamp_wanted, with_spares};
@@ -9,6 +10,25 @@ use super::worker::Phase;
 use crate::ids::WorkerId;
 
 impl App {
+    /// Whether the app was told to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
+    }
+
+    /// Whether it starts again after the stop.
+    pub fn is_restarting(&self) -> bool {
+        self.then_start.is_some()
+    }
+
+    /// Whether it was told to stop and has no process left.
+    pub fn is_stopped(&self) -> bool {
+        self.stopping.is_some() && self.runs_nothing()
+    }
+
+    pub(super) fn runs_nothing(&self) -> bool {
+        self.workers.is_empty() && self.workers.agent().is_none() && self.workers.before().is_none()
+    }
+
     /// Ends every worker: gracefully, or without a drain. Cancels a start that was to follow an earlier stop.
     pub(super) fn ask_stop(&mut self, cx: &mut Cx<'_>, now: bool) {
         if let Some(earlier) = self.then_start.take() {
@@ -52,7 +72,9 @@ impl App {
         self.touched_slots.extend(0..slots.max(self.slots.len() as u32));
         self.slots = (0..slots).map(|_| SlotState::new(to)).collect();
         self.reset_agent_backoff();
+        self.reset_before_backoff();
         self.agent = AgentSlot::new(to);
+        self.before = BeforeSlot::new(to);
         let wanted = self.generations();
         self.policies.retain(|generation, _| wanted.contains(generation));
         cx.report(Report::Started { to });
@@ -79,7 +101,7 @@ impl App {
             }
         }
         if now {
-            self.hurry_agent(cx);
+            self.hurry_beside(cx);
         }
     }
 }

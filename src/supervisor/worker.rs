@@ -1,4 +1,4 @@
-//! A worker or agent as the supervisor sees it. `app` makes the transitions.
+//! A worker, an agent or the command before them as the supervisor sees it. `app` makes the transitions.
 use super::ReadyBy;
 use crate::ids::{Generation, Slot, WorkerId};
 use std::collections::BTreeMap;
@@ -69,7 +69,7 @@ pub(super) struct Worker {
     pub(super) not_yet: Option<String>,
 }
 
-/// The processes of an app: its workers by id, the number of ready ones, and its agent.
+/// The processes of an app: its workers by id, the number of ready ones, and those beside them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Crew {
     by_id: BTreeMap<WorkerId, Worker>,
@@ -78,17 +78,19 @@ pub(super) struct Crew {
     spares: u32,
     /// The process in the agent's slot. It is found by its id, but is not a worker.
     agent: Option<Worker>,
+    /// The process of the command before the workers, in the same way.
+    before: Option<Worker>,
 }
 
 impl Crew {
-    /// A worker, or the agent.
+    /// A worker, or a process beside them.
     pub(super) fn get(&self, id: &WorkerId) -> Option<&Worker> {
-        self.by_id.get(id).or_else(|| self.agent.as_ref().filter(|agent| agent.id == *id))
+        self.by_id.get(id).or_else(|| self.agent.iter().chain(&self.before).find(|process| process.id == *id))
     }
 
     /// For changes of everything but the phase, which [`Crew::set_phase`] changes.
     pub(super) fn get_mut(&mut self, id: &WorkerId) -> Option<&mut Worker> {
-        self.by_id.get_mut(id).or_else(|| self.agent.as_mut().filter(|agent| agent.id == *id))
+        self.by_id.get_mut(id).or_else(|| self.agent.iter_mut().chain(&mut self.before).find(|process| process.id == *id))
     }
 
     /// The worker leaves, and nobody had asked it.
@@ -101,6 +103,11 @@ impl Crew {
     /// The agent's process, in any state.
     pub(super) fn agent(&self) -> Option<&Worker> {
         self.agent.as_ref()
+    }
+
+    /// The process of the command before the workers, in any state.
+    pub(super) fn before(&self) -> Option<&Worker> {
+        self.before.as_ref()
     }
 
     pub(super) fn values(&self) -> impl Iterator<Item = &Worker> {
@@ -140,9 +147,10 @@ impl Crew {
     }
 
     pub(super) fn insert(&mut self, worker: Worker) {
-        if worker.is_agent() {
-            self.agent = Some(worker);
-            return;
+        match worker.slot {
+            Slot::AGENT => return self.agent = Some(worker),
+            Slot::BEFORE => return self.before = Some(worker),
+            Slot(_) => {}
         }
         self.count(&worker);
         if let Some(before) = self.by_id.insert(worker.id, worker) {
@@ -152,6 +160,7 @@ impl Crew {
 
     pub(super) fn remove(&mut self, id: &WorkerId) {
         self.agent.take_if(|agent| agent.id == *id);
+        self.before.take_if(|before| before.id == *id);
         if let Some(gone) = self.by_id.remove(id) {
             self.discount(&gone);
         }
@@ -159,8 +168,8 @@ impl Crew {
 
     /// Returns whether the process exists.
     pub(super) fn set_phase(&mut self, id: &WorkerId, phase: Phase) -> bool {
-        if let Some(agent) = self.agent.as_mut().filter(|agent| agent.id == *id) {
-            agent.phase = phase;
+        if let Some(process) = self.agent.iter_mut().chain(&mut self.before).find(|process| process.id == *id) {
+            process.phase = phase;
             return true;
         }
         self.change(id, |worker| worker.phase = phase)
@@ -186,7 +195,7 @@ impl Crew {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerView {
     pub id: WorkerId,
-    /// Its slot; [`Slot::AGENT`] for an agent.
+    /// Its slot; [`Slot::AGENT`] for an agent, [`Slot::BEFORE`] for the command before the workers.
     pub slot: Slot,
     pub generation: Generation,
     /// Its pid, once it runs.
@@ -223,8 +232,9 @@ impl Worker {
         self.is_ready() && !self.spare
     }
 
-    pub(super) fn is_agent(&self) -> bool {
-        self.slot == Slot::AGENT
+    /// Whether it is no worker, but a process beside them.
+    pub(super) fn is_beside(&self) -> bool {
+        self.slot.is_beside()
     }
 
     pub(super) fn view(&self) -> WorkerView {

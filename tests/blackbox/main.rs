@@ -9,6 +9,7 @@ mod alive;
 mod asked;
 mod autoscale;
 mod background;
+mod before;
 mod bind;
 mod blocked;
 mod canary;

@@ -170,7 +170,7 @@ fn the_fields_of_json_are_those_that_are_documented() {
     home.folder.write(
         "talk.toml",
         "[[app]]\nname = \"talk\"\ncommand = [\"sh\", \"-c\", \"echo hello; exec sleep 1000\"]\nworkers = 1\n\
-         ready = \"1ms\"\n[app.log]\nformat = \"json\"\n[app.agent]\ncommand = [\"sleep\", \"1000\"]\nready = \"1ms\"\n",
+         ready = \"1ms\"\nbefore = [\"true\"]\n[app.log]\nformat = \"json\"\n[app.agent]\ncommand = [\"sleep\", \"1000\"]\nready = \"1ms\"\n",
     );
     home.ok(&["start", "talk.toml"]);
     home.ok(&["start", "-n", "job", "-w", "1", "--ready", "1ms", "--", "sleep", "1000"]);
@@ -188,6 +188,8 @@ fn the_fields_of_json_are_those_that_are_documented() {
 
     let agents: Vec<&Value> = apps.iter().filter_map(|app| app.get("agent")).collect();
     agree(&printed(agents), &documented(api, "**Agent**"));
+    let before: Vec<&Value> = apps.iter().filter_map(|app| app.get("before")).collect();
+    agree(&printed(before), &documented(api, "**Before**"));
 
     let described = json(&home, &["describe", "all", "--json"], 0);
     assert_eq!(described.as_array().unwrap().len(), 3, "what is gone too");

@@ -91,7 +91,7 @@ fn log_settings_are_decided_together() {
     assert_eq!((full.format, full.time.as_deref(), full.per_worker), (Format::Json, Some("%H:%M"), true));
     assert_eq!(full.rotation.max_age, Some(Duration::from_secs(7 * 86_400)));
     assert_eq!((full.rotation.max_size, full.rotation.keep, full.rotation.compress), (Some(10 << 20), 3, true));
-    assert_eq!(full.files(2, false), [PathBuf::from("/var/log/o-0"), PathBuf::from("/var/log/o-1")]);
+    assert_eq!(full.files(2, &[]), [PathBuf::from("/var/log/o-0"), PathBuf::from("/var/log/o-1")]);
 
     let three = log("log = { file = \"all\", out = \"o\", err = \"NULL\" }");
     assert_eq!((&three.out, &three.err), (&Target::File("/srv/o".into()), &Target::File("/srv/all".into())));

@@ -6,6 +6,7 @@ mod agent;
 mod asked;
 mod autoscale;
 mod balancer;
+mod before;
 mod canary;
 mod in_hand;
 mod ledger;
@@ -60,8 +61,10 @@ const SEEDS_TO_FIND: u64 = 300;
 
 #[test]
 fn bugs_put_in_on_purpose_are_found() {
-    use world::Sabotage::{AgentReadyTooEarly, LostAgentNote, LostExit, LostNote, NoKill, ReadyTooEarly};
-    for sabotage in [LostExit, LostNote, NoKill, ReadyTooEarly, AgentReadyTooEarly, LostAgentNote] {
+    use world::Sabotage::{
+        AgentReadyTooEarly, LostAgentNote, LostBeforeNote, LostExit, LostNote, NoKill, ReadyTooEarly,
+    };
+    for sabotage in [LostExit, LostNote, NoKill, ReadyTooEarly, AgentReadyTooEarly, LostAgentNote, LostBeforeNote] {
         let live = |seed| std::panic::catch_unwind(|| world::live(seed, Some(sabotage)));
         assert!((0..SEEDS_TO_FIND).any(|seed| live(seed).is_err()), "{sabotage:?} is not found");
     }

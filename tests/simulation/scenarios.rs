@@ -40,6 +40,7 @@ pub(crate) fn policy() -> Policy {
         drain_spread_ms: 0,
         limits: Limits::NONE,
         agent: None,
+        before: None,
     }
 }
 

@@ -3,6 +3,7 @@
 //! had reached the keeper. Invariants hold after every step, and every world comes to rest.
 mod agent;
 mod asks;
+mod before;
 pub(crate) mod canary;
 mod invariants;
 mod policies;
@@ -38,6 +39,8 @@ pub(crate) enum Sabotage {
     AgentReadyTooEarly,
     /// The agent is not noted.
     LostAgentNote,
+    /// That the command before the workers has ended is not noted.
+    LostBeforeNote,
 }
 
 /// What will happen.
@@ -85,7 +88,7 @@ struct Process {
     ended: Option<(ExitStatus, u64)>,
     deaf: bool,
     listened: bool,
-    agent: bool,
+    slot: Slot,
     generation: Generation,
     drain_began_ms: Option<u64>,
     /// How it answers, if it is asked.
@@ -121,6 +124,10 @@ struct World {
     policies: BTreeMap<Generation, Policy>,
     bad: BTreeSet<Generation>,
     bad_agents: BTreeSet<Generation>,
+    bad_befores: BTreeSet<Generation>,
+    /// Generations whose command before the workers has ended with 0, and those of which that was reported.
+    before_ended: BTreeSet<Generation>,
+    before_done: BTreeSet<Generation>,
     /// Generations whose agent has said once that it is ready.
     agents_ready: BTreeSet<Generation>,
     next_worker: u64,
@@ -169,6 +176,9 @@ pub(crate) fn live(seed: u64, sabotage: Option<Sabotage>) {
         notes: Notes::default(),
         bad: BTreeSet::new(),
         bad_agents: BTreeSet::new(),
+        bad_befores: BTreeSet::new(),
+        before_ended: BTreeSet::new(),
+        before_done: BTreeSet::new(),
         agents_ready: BTreeSet::new(),
         next_worker: 1,
         next_pid: 100,
@@ -237,6 +247,9 @@ impl World {
         if self.random.percent(20) {
             self.bad_agents.insert(to);
         }
+        if self.random.percent(20) {
+            self.bad_befores.insert(to);
+        }
         (to, policy)
     }
 
@@ -268,10 +281,12 @@ impl World {
                     return;
                 }
                 process.running = true;
-                let (pid, agent) = (process.pid, process.agent);
+                let (pid, slot) = (process.pid, process.slot);
                 self.tell(Event::Spawned { worker, pid });
-                if agent {
-                    return self.plan_agent_life(worker);
+                match slot {
+                    Slot::AGENT => return self.plan_agent_life(worker),
+                    Slot::BEFORE => return self.plan_before_life(worker),
+                    Slot(_) => {}
                 }
                 if self.sabotage == Some(Sabotage::ReadyTooEarly) {
                     let evidence = self.evidence_of(worker);
@@ -291,6 +306,9 @@ impl World {
                 let Some(process) = self.processes.get_mut(&worker) else { return };
                 if process.ended.is_none() && process.running {
                     process.ended = Some((status, now_ms));
+                    if process.slot == Slot::BEFORE && status == ExitStatus::Code(0) {
+                        self.before_ended.insert(process.generation);
+                    }
                     self.deliver_end(worker);
                 }
             }
@@ -407,7 +425,7 @@ impl World {
             return;
         }
         process.listened |= says == Says::Listening;
-        if process.agent {
+        if process.slot == Slot::AGENT {
             process.listened = says == Says::Ready || (process.listened && says != Says::Garbage);
         }
         if says == Says::Ready {
@@ -503,9 +521,9 @@ impl World {
             // Workers that misbehave are lost without having ended.
             let failed =
                 actions.iter().filter(|a| matches!(a, Action::Report(Report::WorkerDied { .. }))).count() as u32;
-            let is_agent = |id: &WorkerId| self.processes.get(id).is_some_and(|p| p.agent);
+            let is_beside = |id: &WorkerId| self.processes.get(id).is_some_and(|p| p.slot.is_beside());
             let ended = |a: &&Action| match a {
-                Action::Terminate { worker } | Action::Abort { worker } | Action::Kill { worker } => !is_agent(worker),
+                Action::Terminate { worker } | Action::Abort { worker } | Action::Kill { worker } => !is_beside(worker),
                 _ => false,
             };
             let failed = failed + actions.iter().filter(ended).count() as u32;
@@ -534,6 +552,9 @@ impl World {
                     if self.sabotage == Some(Sabotage::LostAgentNote) {
                         header.agent = Default::default();
                     }
+                    if self.sabotage == Some(Sabotage::LostBeforeNote) {
+                        header.before = Default::default();
+                    }
                     self.notes.header = Some(*header);
                 }
                 Order::Slot(index, Some(slot)) => drop(self.notes.slots.insert(index, slot)),
@@ -557,9 +578,10 @@ impl World {
     fn act(&mut self, action: Action) {
         match action {
             Action::Spawn { worker, slot: Slot::AGENT, generation } => self.spawn_agent(worker, generation),
-            Action::Spawn { worker, generation, .. } => {
+            Action::Spawn { worker, slot: Slot::BEFORE, generation } => self.spawn_before(worker, generation),
+            Action::Spawn { worker, slot, generation } => {
                 self.check_spawn(worker, generation);
-                self.begin_process(worker, generation, false);
+                self.begin_process(worker, slot, generation);
             }
             Action::Drain { worker } => {
                 let now_ms = self.now_ms;
@@ -613,6 +635,9 @@ impl World {
             Report::ReloadDone { to } | Report::ReloadFailed { to, .. } | Report::ReloadSuperseded { to, .. } => {
                 let open = self.reloads_open.remove(&to);
                 assert!(open || self.deaths_of_master > 0, "reload to {to} ended twice");
+            }
+            Report::BeforeDone { generation, .. } => {
+                assert!(self.before_done.insert(generation), "the command of generation {generation} ended twice");
             }
             Report::Started { to } => {
                 let open = self.starts_open.remove(&to);

@@ -6,7 +6,7 @@
 mod tests;
 mod words;
 
-pub use words::{AgentState, AppStatus, Balance, EventType, LogFormat, Protocol, ScaleBy, Steering, WorkerState};
+pub use words::{AgentState, AppStatus, Balance, BeforeState, EventType, LogFormat, Protocol, ScaleBy, Steering, WorkerState};
 
 use crate::config::log as domain;
 use crate::config::sources::Sources;
@@ -162,6 +162,9 @@ pub struct App {
     /// The agent; absent without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Agent>,
+    /// The command before its workers; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Before>,
 }
 
 /// How the number of an app's workers follows its load.
@@ -299,6 +302,25 @@ pub struct Agent {
     #[serde(default)]
     pub messages_lost: u64,
     /// The last event, for people.
+    pub note: Option<String>,
+}
+
+/// The command that runs before the workers of each generation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Before {
+    pub command: Vec<String>,
+    pub state: BeforeState,
+    /// The generation that it runs for, or ran for last.
+    pub generation: u32,
+    /// Its id, of those of the workers; absent while it does not run.
+    pub id: Option<u64>,
+    /// Process id; absent while it does not run.
+    pub pid: Option<i32>,
+    /// Time since it was started, in milliseconds.
+    pub uptime_ms: Option<u64>,
+    /// Remaining time in milliseconds: to end; while it waits, until the next try.
+    pub time_left_ms: Option<u64>,
+    /// How it failed, for people.
     pub note: Option<String>,
 }
 

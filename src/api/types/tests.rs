@@ -145,6 +145,34 @@ const AGENT: &str = r#"{
   "note": "counting"
 }"#;
 
+fn before() -> Before {
+    Before {
+        command: vec!["npm".to_owned(), "run".to_owned(), "migrate".to_owned()],
+        state: BeforeState::Running,
+        generation: 3,
+        id: Some(12),
+        pid: Some(4003),
+        uptime_ms: Some(2_000),
+        time_left_ms: Some(598_000),
+        note: None,
+    }
+}
+
+const BEFORE: &str = r#"{
+  "command": [
+    "npm",
+    "run",
+    "migrate"
+  ],
+  "state": "running",
+  "generation": 3,
+  "id": 12,
+  "pid": 4003,
+  "uptime_ms": 2000,
+  "time_left_ms": 598000,
+  "note": null
+}"#;
+
 fn app() -> App {
     App {
         name: "web".to_owned(),
@@ -211,6 +239,7 @@ fn app() -> App {
         log_lines_dropped: 1,
         workers: Vec::new(),
         agent: None,
+        before: None,
     }
 }
 
@@ -367,8 +396,9 @@ const GONE: &str = r#"{
 fn an_app_its_agent_and_one_that_is_gone() {
     same(&app(), APP);
     same(&agent(), AGENT);
+    same(&before(), BEFORE);
     same(&App { name: "web".to_owned(), status: AppStatus::Gone, ..App::default() }, GONE);
-    let whole = App { workers: vec![worker()], agent: Some(agent()), ..app() };
+    let whole = App { workers: vec![worker()], agent: Some(agent()), before: Some(before()), ..app() };
     let text = serde_json::to_string(&whole).unwrap();
     assert!(text.contains(r#""workers":[{"slot":1,"#) && text.contains(r#"}],"agent":{"command":"#), "{text}");
     assert_eq!(serde_json::from_str::<App>(&text).unwrap(), whole);

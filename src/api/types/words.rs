@@ -109,6 +109,22 @@ wire_words! {
         Stopped = "stopped",
     }
 
+    /// The state of the command before the workers.
+    BeforeState {
+        /// It runs.
+        Running = "running",
+        /// It was told to end.
+        Stopping = "stopping",
+        /// It has failed and waits for its next try.
+        Waiting = "waiting",
+        /// It has ended well.
+        Done = "done",
+        /// It has failed.
+        Failed = "failed",
+        /// It did not run, or was stopped.
+        Stopped = "stopped",
+    }
+
     /// What an event tells.
     EventType {
         /// A worker, or spare, serves.
@@ -127,6 +143,12 @@ wire_words! {
         AgentDied = "agent_died",
         /// The agent was asked to end and is gone.
         AgentLeft = "agent_left",
+        /// The command before the workers runs.
+        BeforeStarted = "before_started",
+        /// It has ended well.
+        BeforeDone = "before_done",
+        /// It has failed.
+        BeforeFailed = "before_failed",
         /// The workers of an app start.
         AppStarted = "app_started",
         /// Every wanted worker serves.

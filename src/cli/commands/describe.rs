@@ -1,6 +1,7 @@
 //! `clusterd describe`: everything about apps, for people or as JSON for scripts.
 use crate::api::types::{App, Autoscale, Deployment, ScaleBy};
 use crate::cli::apply::{fail, print};
+use crate::cli::commands::ls::status_words;
 use crate::cli::table::Paint;
 use crate::cli::target::{Found, Known, gone_app, known};
 use crate::cli::units::{short_delay, short_time, size};
@@ -82,7 +83,7 @@ fn app_rows(id: String, app: &App) -> Vec<(&'static str, String)> {
     let mut rows = vec![
         ("id", id),
         ("namespace", app.namespace.clone()),
-        ("status", format!("{}, {} of {} workers ready{spares}", app.status, app.workers_ready, app.workers_wanted)),
+        ("status", format!("{}, {} of {} workers ready{spares}", status_words(app), app.workers_ready, app.workers_wanted)),
         ("command", app.command.join(" ")),
         ("folder", app.cwd.clone()),
         ("listens on", if app.listen.is_empty() { "no address".to_owned() } else { app.listen.join(" ") }),
@@ -106,6 +107,10 @@ fn app_rows(id: String, app: &App) -> Vec<(&'static str, String)> {
     if let Some(agent) = &app.agent {
         rows.push(("agent", agent.command.join(" ")));
         rows.push(("", format!("{}, started again {} times", agent.state, agent.restarts)));
+    }
+    if let Some(before) = &app.before {
+        rows.push(("before", before.command.join(" ")));
+        rows.push(("", format!("{}, generation {}", before.state, before.generation)));
     }
     rows
 }
@@ -184,6 +189,8 @@ fn notes(app: &App) -> String {
         lines.extend(worker.note.iter().map(|note| format!("  slot {}: {}\n", worker.slot, visible(note))));
     }
     let agent_note = app.agent.as_ref().and_then(|agent| agent.note.as_deref());
+    let before_note = app.before.as_ref().and_then(|before| before.note.as_deref());
+    lines.extend(before_note.map(|note| format!("  before: {}\n", visible(note))));
     lines.extend(agent_note.map(|note| format!("  agent: {}\n", visible(note))));
     for worker in app.workers.iter().filter(|w| w.messages_lost > 0) {
         let (slot, lost) = (worker.slot, worker.messages_lost);

@@ -171,6 +171,7 @@ fn place(known: &Known, found: &Found) -> Result<(Log, Option<Credentials>, Vec<
         let mut slots: Vec<u32> = app.workers.iter().map(|worker| worker.slot).collect();
         slots.dedup();
         slots.extend(app.agent.as_ref().map(|_| Slot::AGENT.0));
+        slots.extend(app.before.as_ref().map(|_| Slot::BEFORE.0));
         let user = app.user.as_ref().filter(|_| is_root).map(Credentials::from);
         return Ok(((&app.log).into(), user, slots));
     }
@@ -178,8 +179,8 @@ fn place(known: &Known, found: &Found) -> Result<(Log, Option<Credentials>, Vec<
     let sources = entry.and_then(|entry| entry.sources.as_ref()).ok_or(NoFiles::NoSources)?;
     let config = resolve(sources).map_err(|_| NoFiles::Unreadable)?;
     let app = config.apps.into_iter().find(|app| app.name == found.app).ok_or(NoFiles::NoApp)?;
-    let agent = app.agent.as_ref().map(|_| Slot::AGENT.0);
+    let beside: Vec<u32> = app.beside().into_iter().map(|slot| slot.0).collect();
     let user = user::resolve(app.user.as_deref(), app.group.as_deref());
     let user = if is_root { user.map_err(NoFiles::User)? } else { None };
-    Ok((app.log, user, (0..app.workers.count(cpu::available().count)).chain(agent).collect()))
+    Ok((app.log, user, (0..app.workers.count(cpu::available().count)).chain(beside).collect()))
 }

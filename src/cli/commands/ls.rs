@@ -1,5 +1,5 @@
 //! `clusterd ls`: the deployments of every master of the home, as a table for people or as JSON for scripts.
-use crate::api::types::{App, AppStatus, Deployment, Worker};
+use crate::api::types::{App, AppStatus, BeforeState, Deployment, Worker};
 use crate::cli::apply::{fail, print};
 use crate::cli::client::Master;
 use crate::cli::commands::describe::scale_words;
@@ -239,8 +239,18 @@ fn deployment_tables(deployment: &Deployment, paint: Paint) -> String {
     text
 }
 
+/// The status, and whether the command before the workers is what it waits for.
+pub(super) fn status_words(app: &App) -> String {
+    match app.before.as_ref().map(|before| before.state) {
+        Some(BeforeState::Running | BeforeState::Waiting | BeforeState::Stopping) => format!("{} (before)", app.status),
+        Some(BeforeState::Done | BeforeState::Failed | BeforeState::Stopped | BeforeState::Unknown) | None => {
+            app.status.to_string()
+        }
+    }
+}
+
 fn headline(app: &App, deployment: &Deployment, paint: Paint) -> String {
-    let status = paint.apply(&app.status.to_string(), app.status.into());
+    let status = paint.apply(&status_words(app), app.status.into());
     let listen =
         if app.listen.is_empty() { "no address".to_owned() } else { visible(&app.listen.join(" ")).into_owned() };
     let id = app.id.map_or_else(String::new, |id| format!("[{id}] "));
@@ -304,7 +314,7 @@ fn app_row(app: &App) -> Row<9> {
         app.id.map_or_else(dash, |id| id.to_string()),
         app.name.clone(),
         app.namespace.clone(),
-        app.status.to_string(),
+        status_words(app),
         format!("{}/{}", app.workers_ready, app.workers_wanted),
         app.restarts.to_string(),
         sum(|worker| worker.cpu_ms).map_or_else(dash, cpu_time),

@@ -196,6 +196,13 @@ table! {
         flag flag("--autostart", WORKERS, "BOOL").hidden(),
         more "`clusterd start --no-autostart` says it of every app that it starts. `resurrect` does not ask: it starts what ran \
               when it was saved. A run in the foreground needs one app that starts";
+    /// Command to run once before the workers of each start and reload: a migration. When it fails, the old workers serve on.
+    before: plain(Option<Vec<String>> = None), optional(Command), unset "none", example r#"["npm", "run", "migrate"]"#,
+        section "run",
+        more "In the folder, with the variables and as the user of the workers, whatever their number. Not when a worker is \
+              replaced, nor for an upgrade of clusterd. See [Deploying](deploying.md#a-command-before-the-workers)";
+    /// A command that has not ended by then has failed.
+    before_timeout: plain(Duration = defaults::BEFORE_TIMEOUT), TIME_NOT_ZERO, section "run";
     /// How many workers: a number, "max" (the CPUs that clusterd may really use), "max-1" or "50%"; "2..8" follows the load.
     workers: raw(WorkerRange), WorkerCount, unset "max where there is an address to listen on, else 1", example r#""2..8""#,
         section "run",

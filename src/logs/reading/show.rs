@@ -202,7 +202,7 @@ impl Style {
             field("type", kind);
         }
         field("app_name", &line.app_name(origin));
-        if let Some(slot) = line.slot.filter(|slot| Slot(*slot) != Slot::AGENT) {
+        if let Some(slot) = line.slot.filter(|slot| !Slot(*slot).is_beside()) {
             out.extend_from_slice(format!(",\"slot\":{slot}").as_bytes());
         }
         out.push(b'}');

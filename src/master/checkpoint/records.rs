@@ -4,7 +4,7 @@ use crate::ids::{Generation, WorkerId};
 use crate::limits;
 use crate::record::{self, RecordError, Value, record, variants};
 use crate::supervisor::{
-    AgentSnapshot, AppSnapshot, AutoscalerSnapshot, Phase, ReadyBy, ReloadSnapshot, SlotPhase, SlotSnapshot,
+    AgentSnapshot, AppSnapshot, AutoscalerSnapshot, BeforeSnapshot, Phase, ReadyBy, ReloadSnapshot, SlotPhase, SlotSnapshot,
     WorkerSnapshot,
 };
 use std::collections::BTreeMap;
@@ -178,6 +178,7 @@ record! {
         8 reported_ready = false;
         9 agent = AgentSnapshot::default();
         10 wanted = 0;
+        11 before = BeforeSnapshot::default();
     }
 }
 
@@ -229,6 +230,10 @@ variants! {
 
 record! {
     AgentSnapshot { 1 process; 2 waiting_until_ms; 3 failures; 4 consecutive = 0; 5 restarts = 0; 6 ready_in; }
+}
+
+record! {
+    BeforeSnapshot { 1 process; 2 waiting_until_ms; 3 failures; 4 consecutive = 0; 5 done; }
 }
 
 // ---- keys ----
@@ -362,6 +367,7 @@ mod tests {
             then_start: None,
             reported_ready: true,
             agent: AgentSnapshot::default(),
+            before: BeforeSnapshot::default(),
         };
         let record = AppRecord {
             name: "a".repeat(64),

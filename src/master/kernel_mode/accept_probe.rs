@@ -159,7 +159,7 @@ fn is_shared(cx: &Context<impl System>, ix: WorkerIx, probe: &Probe) -> bool {
     let group = cx.apps[worker.app].listeners[probe.listener].reuseport.as_ref().filter(|_| worker.own_socket);
     // In a full group slots share sockets.
     let place = |w: &Worker<_>| group.map(|group| group.selection.socket_of(w.socket_number));
-    let may = |w: &Worker<_>| w.app == worker.app && !w.is_agent && !w.ended && place(w) == place(worker);
+    let may = |w: &Worker<_>| w.app == worker.app && !w.is_beside && !w.ended && place(w) == place(worker);
     cx.workers.iter().any(|(other, w)| other != ix && may(w))
 }
 
@@ -187,7 +187,7 @@ fn ask_who<S: System>(cx: &Context<S>, worker: &Worker<S>, probe: &Probe) -> Ans
 
 /// Whether it is a worker that starts, has inherited its sockets, and is ready when it listens.
 fn is_starting(cx: &Context<impl System>, ix: WorkerIx) -> bool {
-    let Some(worker) = cx.workers.get(ix).filter(|worker| !worker.is_agent && worker.pid.is_some()) else {
+    let Some(worker) = cx.workers.get(ix).filter(|worker| !worker.is_beside && worker.pid.is_some()) else {
         return false;
     };
     let app = &cx.apps[worker.app];

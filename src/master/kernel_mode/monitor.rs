@@ -417,7 +417,7 @@ impl AcceptQueueMonitor {
         let since_ms = self.busy.get(&(app_ix, listener_ix, socket)).map_or(cx.now_ms, |busy| busy.since_ms);
         let is_its = |number: u32| listener.reuseport.as_ref().is_some_and(|s| s.selection.socket_of(number) == socket);
         // A worker that starts has its number; one that is to be started takes the socket in which something waits.
-        let here = |w: &Worker<_>| w.app == app_ix && !w.is_agent && is_its(w.socket_number) && w.drain.is_none();
+        let here = |w: &Worker<_>| w.app == app_ix && !w.is_beside && is_its(w.socket_number) && w.drain.is_none();
         let comes = cx.workers.iter().any(|(_, worker)| here(worker))
             || app.supervisor.slots().any(|slot| matches!(slot.phase, SlotPhase::Waiting { .. }));
         let last_one = |leaving: &Leaving| {

@@ -51,7 +51,7 @@ impl OwnListeners {
 
 /// Whether it is a worker that starts, is ready when it listens, and may do so wherever it wants.
 pub(super) fn is_awaited(cx: &Context<impl System>, ix: WorkerIx) -> bool {
-    let Some(worker) = cx.workers.get(ix).filter(|worker| !worker.is_agent && worker.channel.is_some()) else {
+    let Some(worker) = cx.workers.get(ix).filter(|worker| !worker.is_beside && worker.channel.is_some()) else {
         return false;
     };
     let app = &cx.apps[worker.app];

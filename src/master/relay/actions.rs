@@ -85,7 +85,7 @@ impl Relay {
     /// Acts on a line of PM2's libraries. Returns whether it was one.
     pub(super) fn hear_app(&mut self, cx: &mut Context<impl System>, ix: WorkerIx, line: &[u8]) -> bool {
         let Some(message) = actions::decode(line) else { return false };
-        let Some(worker) = cx.workers.get_mut(ix).filter(|worker| !worker.is_agent) else { return true };
+        let Some(worker) = cx.workers.get_mut(ix).filter(|worker| !worker.is_beside) else { return true };
         match message {
             AppMessage::Action(name) => {
                 // The next master has to know it: it is said once.

@@ -52,7 +52,7 @@ impl Relay {
         }
         cx.apps[app].has_adapters = true;
         let others =
-            || cx.workers.iter().filter(|(ix, w)| *ix != from_ix && w.app == app && !w.is_agent && can_read(w));
+            || cx.workers.iter().filter(|(ix, w)| *ix != from_ix && w.app == app && !w.is_beside && can_read(w));
         let waits = |uid: &str| others().find(|(_, w)| w.receiver.adapters.iter().any(|known| known == uid));
         let receivers: Vec<WorkerIx> = match message.receiver.as_deref().and_then(waits) {
             Some((ix, _)) => vec![ix],

@@ -101,7 +101,7 @@ impl Relay {
         let mut line = agent_pid_line(cx, app_ix).unwrap_or_default();
         messages::egg_action("agent-start", &Value::Null, &mut line);
         for ix in cx.workers.indices() {
-            if cx.workers.get(ix).is_some_and(|w| w.app == app_ix && !w.is_agent) {
+            if cx.workers.get(ix).is_some_and(|w| w.app == app_ix && !w.is_beside) {
                 for line in line.split_inclusive(|&b| b == b'\n') {
                     self.send(cx, ix, line);
                 }
@@ -113,7 +113,7 @@ impl Relay {
     /// Tells a worker about the agent once its Node has started: the next [`Relay::reply`] sends it before the app's
     /// own code runs.
     pub(in crate::master) fn introduce_agent_to(&mut self, cx: &Context<impl System>, ix: WorkerIx) {
-        let Some(worker) = cx.workers.get(ix).filter(|worker| !worker.is_agent) else { return };
+        let Some(worker) = cx.workers.get(ix).filter(|worker| !worker.is_beside) else { return };
         if has_agent(cx, worker.app) {
             self.replies.extend(agent_pid_line(cx, worker.app));
         }

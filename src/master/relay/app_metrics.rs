@@ -72,7 +72,7 @@ impl Relay {
         waiting: &mut BTreeSet<WorkerId>,
     ) -> Sources {
         let workers: Vec<(WorkerIx, WorkerId)> =
-            cx.workers.iter().filter(|(_, w)| w.app == app && !w.is_agent).map(|(ix, w)| (ix, w.id)).collect();
+            cx.workers.iter().filter(|(_, w)| w.app == app && !w.is_beside).map(|(ix, w)| (ix, w.id)).collect();
         let (mut asked, mut not_asked) = (Vec::new(), 0);
         let mut line = Vec::new();
         prom_client::ask(&mut line, number);
@@ -146,7 +146,7 @@ impl Collection {
 /// Where the workers of an app write, as far as some live.
 fn folder(cx: &Context<impl System>, app: AppIx) -> Option<Folder> {
     let living: BTreeSet<Generation> =
-        cx.workers.iter().filter(|(_, w)| w.app == app && !w.is_agent).map(|(_, w)| w.generation).collect();
+        cx.workers.iter().filter(|(_, w)| w.app == app && !w.is_beside).map(|(_, w)| w.generation).collect();
     let newest = *living.last()?;
     let of_app = &cx.apps[app];
     let settings = of_app.generations.get(&newest).unwrap_or_else(|| of_app.settings());

@@ -91,7 +91,7 @@ impl Relay {
     /// somebody has to read first.
     pub(super) fn defers(&self, cx: &Context<impl System>, ix: WorkerIx) -> Option<u64> {
         let worker = cx.workers.get(ix)?;
-        if worker.is_agent && has_slow_reader(cx, worker.app) {
+        if worker.is_beside && has_slow_reader(cx, worker.app) {
             return Some(MESSAGES_PAUSE_LOOK_MS);
         }
         (self.budget_bytes == 0).then_some(0)
@@ -101,7 +101,7 @@ impl Relay {
     /// is being read.
     pub(super) fn pass_on(&mut self, cx: &mut Context<impl System>, from_ix: WorkerIx, line: Line<'_>) {
         let Some(sender) = cx.workers.get(from_ix) else { return };
-        let (app, id, is_agent) = (sender.app, sender.id, sender.is_agent);
+        let (app, id, is_agent) = (sender.app, sender.id, sender.is_beside);
         if !is_agent && self.hear_metrics(cx, from_ix, line) {
             return;
         }
@@ -170,7 +170,7 @@ impl Relay {
                 (one(agent), "there is no agent that is ready and has a channel")
             }
             To::Workers => {
-                let all = cx.workers.iter().filter(|(ix, w)| !w.is_agent && reads(*ix, w));
+                let all = cx.workers.iter().filter(|(ix, w)| !w.is_beside && reads(*ix, w));
                 (all.map(|(ix, _)| ix).collect(), "there is no worker that reads messages")
             }
             To::Random => (one(self.any_worker(cx, app, from)), "there is no other worker that reads messages"),
@@ -196,7 +196,7 @@ impl Relay {
         let mut all: Vec<WorkerIx> = cx
             .workers
             .iter()
-            .filter(|(ix, w)| w.app == app && !w.is_agent && (*ix == from || can_read(w)) && is_ready(w))
+            .filter(|(ix, w)| w.app == app && !w.is_beside && (*ix == from || can_read(w)) && is_ready(w))
             .map(|(ix, _)| ix)
             .collect();
         if all.len() > 1 {
@@ -275,12 +275,12 @@ impl Receiver {
 fn has_slow_reader(cx: &Context<impl System>, app: AppIx) -> bool {
     cx.workers.iter().any(|(_, w)| {
         let is_high = w.channel.as_ref().is_some_and(|channel| channel.is_high() && !channel.closed);
-        w.app == app && !w.is_agent && is_high && cx.now_ms < w.receiver.read_ms + MESSAGES_STALL_MS
+        w.app == app && !w.is_beside && is_high && cx.now_ms < w.receiver.read_ms + MESSAGES_STALL_MS
     })
 }
 
 fn sender_of(cx: &Context<impl System>, ix: WorkerIx) -> From {
-    let Some(worker) = cx.workers.get(ix).filter(|worker| !worker.is_agent) else { return From::Agent };
+    let Some(worker) = cx.workers.get(ix).filter(|worker| !worker.is_beside) else { return From::Agent };
     let slot = cx.apps[worker.app].supervisor.worker(worker.id).map_or(0, |view| view.slot.0);
     From::Worker { slot, pid: worker.pid.unwrap_or_default() }
 }
@@ -304,7 +304,7 @@ fn report_lost(cx: &mut Context<impl System>, ix: WorkerIx) {
     }
     let (lost, new) = (receiver.lost, receiver.lost - receiver.reported_lost);
     (receiver.reported_ms, receiver.reported_lost) = (Some(now_ms), lost);
-    let who = if worker.is_agent { "agent".to_owned() } else { format!("worker {}", worker.id) };
+    let who = if worker.is_beside { "agent".to_owned() } else { format!("worker {}", worker.id) };
     let name = &cx.apps[worker.app].name;
     log::warn!("{name}: {who} does not read its messages: {new} were dropped, {lost} in all");
 }

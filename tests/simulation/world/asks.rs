@@ -26,7 +26,7 @@ impl World {
     }
 
     fn is_asked(&self, worker: WorkerId) -> bool {
-        self.processes.get(&worker).is_some_and(|p| !p.agent) && self.evidence_of(worker) == Evidence::Http
+        self.processes.get(&worker).is_some_and(|p| !p.slot.is_beside()) && self.evidence_of(worker) == Evidence::Http
     }
 
     /// It serves, and answers badly for ever.

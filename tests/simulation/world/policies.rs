@@ -1,5 +1,5 @@
 //! The rules of an app in a world, at random.
-use super::{Random, agent, asks};
+use super::{Random, agent, asks, before};
 use clusterd::supervisor::{Limits, Policy, ReadyRule};
 
 pub(super) fn policy(random: &mut Random) -> Policy {
@@ -26,5 +26,6 @@ pub(super) fn policy(random: &mut Random) -> Policy {
         drain_spread_ms: if random.percent(20) { 2_000 } else { 0 },
         limits: Limits { hang_ms: Some(3_000), hang_report: random.percent(50), ..Limits::NONE },
         agent: agent::policy(random),
+        before: before::policy(random),
     }
 }
