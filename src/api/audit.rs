@@ -44,7 +44,9 @@ fn describe(request: &Request) -> Option<String> {
     };
     let now = |mode: &StopMode| if mode.is_now() { " now" } else { "" };
     Some(match request {
-        Request::View(_) | Request::Ready | Request::Environment { .. } => return None,
+        Request::View(_) | Request::Ready | Request::Environment { .. } | Request::Releases { .. } => return None,
+        Request::Rollback { app, to: None } => format!("roll back {}", named(app)),
+        Request::Rollback { app, to: Some(to) } => format!("roll back {} to generation {to}", named(app)),
         Request::Reload { target, .. } => format!("reload {}", of(target)),
         Request::Start { app, .. } => format!("start {}", named(app)),
         Request::Restart { app, .. } => format!("restart {}", named(app)),

@@ -55,6 +55,8 @@ pub enum Answer {
     Scrape(Box<types::Deployment>, Vec<app_metrics::Source>),
     /// To [`Request::Environment`].
     Environment(BTreeMap<String, String>),
+    /// To [`Request::Releases`].
+    Releases(Vec<types::Release>),
     /// To [`Request::Upgrade`]: a file with everything that a successor would find.
     Snapshot(Arc<OwnedFd>),
     /// It was done (or accepted); status 200.

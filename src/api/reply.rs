@@ -1,7 +1,7 @@
 //! Answers in HTTP: complete JSON, or log lines as they arrive.
 use super::Answer;
 use super::routes::RouteError;
-use super::types::{Done, Environment, Failure};
+use super::types::{Done, Environment, Failure, Releases};
 use http_body_util::Full;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
@@ -102,6 +102,7 @@ pub(super) fn of(answer: Answer) -> Reply {
     match answer {
         Answer::Warned { answer, .. } => of(*answer),
         Answer::Deployment(deployment) => json(StatusCode::OK, &*deployment),
+        Answer::Releases(releases) => json(StatusCode::OK, &Releases { releases }),
         Answer::Environment(env) => json(StatusCode::OK, &Environment { env }),
         Answer::Snapshot(_) | Answer::Scrape(..) => failure(StatusCode::INTERNAL_SERVER_ERROR, "not asked for"),
         Answer::Done(message) => json(StatusCode::OK, &Done { ok: true, message, warnings }),

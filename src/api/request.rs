@@ -16,6 +16,11 @@ pub enum Request {
     Ready,
     /// Replace the workers one after the other; answered at the end.
     Reload { target: Target, change: Change },
+    /// The generations of an app that ran.
+    Releases { app: String },
+    /// Reload an app from the folder and configuration of an earlier generation: `to`, or the one before that which serves;
+    /// answered like a reload.
+    Rollback { app: String, to: Option<u32> },
     /// Start a stopped app; answered when it is ready, or has failed to start.
     Start { app: String, change: Change },
     /// Stop an app and start it; answered like a start.

@@ -2,7 +2,7 @@
 use super::access::Rights;
 use super::request::{EventQuery, LogQuery, Request, Role, ScaleError, StopMode, Target, View};
 use super::types::{
-    ReplaceRequest, ScaleRequest, SendRequest, SignalRequest, StopRequest, TriggerRequest, UpgradeRequest,
+    ReplaceRequest, RollbackRequest, ScaleRequest, SendRequest, SignalRequest, StopRequest, TriggerRequest, UpgradeRequest,
 };
 use crate::limits;
 use crate::logs::reading::Kind;
@@ -19,6 +19,8 @@ enum Endpoint {
     App,
     ReloadAll,
     Reload,
+    Releases,
+    Rollback,
     Scale,
     ResetCounters,
     Start,
@@ -55,6 +57,8 @@ const ROUTES: &[(Endpoint, Method, &str)] = &[
     (Endpoint::App, Method::GET, "/v1/apps/NAME"),
     (Endpoint::ReloadAll, Method::POST, "/v1/reload"),
     (Endpoint::Reload, Method::POST, "/v1/apps/NAME/reload"),
+    (Endpoint::Releases, Method::GET, "/v1/apps/NAME/releases"),
+    (Endpoint::Rollback, Method::POST, "/v1/apps/NAME/rollback"),
     (Endpoint::Scale, Method::POST, "/v1/apps/NAME/scale"),
     (Endpoint::ResetCounters, Method::POST, "/v1/apps/NAME/reset"),
     (Endpoint::Start, Method::POST, "/v1/apps/NAME/start"),
@@ -175,6 +179,7 @@ impl Route {
         match self.endpoint {
             Endpoint::ReloadAll
             | Endpoint::Reload
+            | Endpoint::Rollback
             | Endpoint::Scale
             | Endpoint::Start
             | Endpoint::Restart
@@ -189,6 +194,7 @@ impl Route {
             | Endpoint::Upgrade => true,
             Endpoint::Deployment
             | Endpoint::App
+            | Endpoint::Releases
             | Endpoint::WorkerEnvironment
             | Endpoint::AgentEnvironment
             | Endpoint::Ready
@@ -214,12 +220,13 @@ impl Route {
     pub(super) fn rights(&self) -> Rights {
         match self.endpoint {
             Endpoint::Live | Endpoint::Readiness | Endpoint::AppReadiness => Rights::Probe,
-            Endpoint::Deployment | Endpoint::App | Endpoint::Events | Endpoint::Metrics => Rights::Look,
+            Endpoint::Deployment | Endpoint::App | Endpoint::Releases | Endpoint::Events | Endpoint::Metrics => Rights::Look,
             Endpoint::Logs => Rights::Read,
             // Environments hold secrets.
             Endpoint::WorkerEnvironment | Endpoint::AgentEnvironment => Rights::Change,
             Endpoint::ReloadAll
             | Endpoint::Reload
+            | Endpoint::Rollback
             | Endpoint::Scale
             | Endpoint::ResetCounters
             | Endpoint::Start
@@ -258,6 +265,11 @@ impl Route {
             Endpoint::Ready => Request::Ready,
             Endpoint::ReloadAll => Request::Reload { target: Target::All, change: or_default(body)? },
             Endpoint::Reload => Request::Reload { target: Target::App(app), change: or_default(body)? },
+            Endpoint::Releases => Request::Releases { app },
+            Endpoint::Rollback => {
+                let RollbackRequest { to } = or_default(body)?;
+                Request::Rollback { app, to }
+            }
             Endpoint::Start => Request::Start { app, change: or_default(body)? },
             Endpoint::Restart => Request::Restart { app, change: or_default(body)? },
             Endpoint::StopAll => Request::Stop { target: Target::All, mode: stop_mode(body)? },
@@ -329,6 +341,8 @@ impl Request {
             Request::Ready => (Endpoint::Ready, None, None),
             Request::Reload { target: Target::All, change } => (Endpoint::ReloadAll, None, Some(json(change))),
             Request::Reload { target: Target::App(app), change } => (Endpoint::Reload, Some(app), Some(json(change))),
+            Request::Releases { app } => (Endpoint::Releases, Some(app), None),
+            Request::Rollback { app, to } => (Endpoint::Rollback, Some(app), Some(json(&RollbackRequest { to: *to }))),
             Request::Start { app, change } => (Endpoint::Start, Some(app), Some(json(change))),
             Request::Restart { app, change } => (Endpoint::Restart, Some(app), Some(json(change))),
             Request::Stop { target: Target::All, mode } => (Endpoint::StopAll, None, Some(stop_body(*mode))),

@@ -44,6 +44,8 @@ fn golden() -> Vec<(Request, &'static str, &'static str, &'static str)> {
         (Request::Ready, "POST", "/v1/ready", ""),
         (Request::Reload { target: all(), change: change() }, "POST", "/v1/reload", changed),
         (Request::Reload { target: one(), change: change() }, "POST", "/v1/apps/web/reload", changed),
+        (Request::Releases { app: web() }, "GET", "/v1/apps/web/releases", ""),
+        (Request::Rollback { app: web(), to: Some(3) }, "POST", "/v1/apps/web/rollback", r#"{"to":3}"#),
         (Request::Start { app: web(), change: change() }, "POST", "/v1/apps/web/start", changed),
         (Request::Restart { app: web(), change: change() }, "POST", "/v1/apps/web/restart", changed),
         (Request::Stop { target: all(), mode: StopMode::Now }, "POST", "/v1/stop", r#"{"now":true}"#),

@@ -2,8 +2,9 @@
 //! a line from time to time elsewhere. Each verb does its own waiting.
 use super::connections;
 use crate::api::request::StopMode;
-use crate::api::types::{App, AppStatus, Deployment, Worker, WorkerState};
+use crate::api::types::{App, AppStatus, BeforeState, Deployment, Worker, WorkerState};
 use crate::os::terminal;
+use crate::text::visible;
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -175,6 +176,7 @@ pub(super) fn waits_for(wait: Wait, apps: &[&App], open: Option<usize>) -> Strin
             ["worker starts", "workers start"],
         ));
     }
+    phrases.extend(apps.iter().filter_map(|app| before(app)));
     phrases.extend(lacks(&workers));
     phrases.extend(counted(
         &workers,
@@ -190,6 +192,18 @@ pub(super) fn waits_for(wait: Wait, apps: &[&App], open: Option<usize>) -> Strin
     phrases.extend(most_ms.map(|ms| format!("up to {}", span(ms))));
     let text = if phrases.is_empty() { "it is about to be done".to_owned() } else { phrases.join("; ") };
     if drains && wait == (Wait::End { mode: StopMode::Drain }) { text + " (--now ends at once)" } else { text }
+}
+
+/// The command before the workers, while it is what they wait for.
+fn before(app: &App) -> Option<String> {
+    let before = app.before.as_ref()?;
+    match before.state {
+        BeforeState::Running | BeforeState::Stopping => {
+            Some(format!("{} runs before the workers", visible(&before.command.join(" "))))
+        }
+        BeforeState::Waiting => Some("the command before the workers waits for its next try".to_owned()),
+        BeforeState::Done | BeforeState::Failed | BeforeState::Stopped | BeforeState::Unknown => None,
+    }
 }
 
 /// The progress of a reload: `3 of 8 slots have their new worker`.

@@ -1,6 +1,6 @@
 //! Tables for people: aligned columns, cut to fit a terminal, one of them coloured.
 use super::units::fit;
-use crate::api::types::{AgentState, AppStatus, BeforeState, WorkerState};
+use crate::api::types::{AgentState, AppStatus, BeforeState, ReleaseState, WorkerState};
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
 
@@ -79,6 +79,17 @@ impl From<BeforeState> for Tone {
             BeforeState::Running | BeforeState::Stopping | BeforeState::Waiting => Tone::Busy,
             BeforeState::Failed => Tone::Bad,
             BeforeState::Stopped | BeforeState::Unknown => Tone::Neutral,
+        }
+    }
+}
+
+impl From<ReleaseState> for Tone {
+    fn from(state: ReleaseState) -> Tone {
+        match state {
+            ReleaseState::Serving => Tone::Good,
+            ReleaseState::Starting => Tone::Busy,
+            ReleaseState::Failed => Tone::Bad,
+            ReleaseState::Served | ReleaseState::RolledBack | ReleaseState::Unknown => Tone::Neutral,
         }
     }
 }

@@ -9,7 +9,7 @@ use super::schema::keys::{Alive, AppRest, RawAlive, RawApp, RawLimits, RawRestar
 use super::schema::kinds::Watched;
 use super::schema::reload_keys::RawReload;
 use super::schema::{Raw as _, flags};
-use super::sources::{EnvFileSource, FileSource, FileUser, Overrides, Sources, absolute, shown};
+use super::sources::{EnvFileSource, FileSource, FileUser, Overrides, RolledBack, Sources, absolute, shown};
 use super::{
     App, Balance, Config, Limits, Listen, Protocol, Reload, Restart, SocketAccess, Watch, address, agent, control,
     defaults, env_file, hooks, name, parse, rules, scaling, warm_up,
@@ -48,12 +48,25 @@ pub fn resolve(sources: &Sources) -> Result<Config, Vec<Problem>> {
     let names = names(&raws, text, &mut found);
     let (mut raws, names) = only(raws, names, &sources.overrides.only, &mut found);
     check_addresses(&mut raws, &names, sources, &mut found);
-    let apps: Vec<App> =
+    let mut apps: Vec<App> =
         raws.into_iter().zip(names).filter_map(|(raw, name)| decide(raw, name, sources, &mut found)).collect();
     if !found.is_empty() {
         return Err(found.into_problems(&path, text));
     }
+    for app in &mut apps {
+        if let Some(back) = sources.rolled_back.get(&app.name) {
+            *app = rolled_back(app, back)?;
+        }
+    }
     Ok(Config { apps, control, agent_check })
+}
+
+/// The app as it was in the generation that it went back to. What runs before the workers ran for that generation already.
+fn rolled_back(now: &App, back: &RolledBack) -> Result<App, Vec<Problem>> {
+    let then = resolve(&Sources { rolled_back: BTreeMap::new(), ..Sources::clone(&back.sources) })?;
+    let app = then.apps.into_iter().find(|app| app.name == now.name).unwrap_or_else(|| now.clone());
+    let folder = std::path::PathBuf::from(&back.folder);
+    Ok(App { cwd: Some(folder.clone()), folder, before: None, ..app })
 }
 
 /// The name of a file in problems: for a converted file, line numbers refer to the converted text.

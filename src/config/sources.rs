@@ -26,6 +26,21 @@ pub struct Sources {
     /// Absolute path of the folder of those files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_folder: Option<String>,
+    /// Apps that were rolled back, by name: what they run from instead.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub rolled_back: BTreeMap<String, RolledBack>,
+}
+
+/// What an app runs from after a roll-back, until its configuration is read again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RolledBack {
+    /// The generation that it went back to.
+    pub generation: u32,
+    /// Its folder, links resolved.
+    pub folder: String,
+    /// Its configuration, without further roll-backs.
+    pub sources: Box<Sources>,
 }
 
 /// A configuration file that was read.
@@ -134,6 +149,10 @@ mod tests {
             base_env: Some(BTreeMap::from([("HOME".into(), "/root".into())])),
             background: true,
             log_folder: Some("/home/logs".into()),
+            rolled_back: BTreeMap::from([(
+                "web".into(),
+                RolledBack { generation: 3, folder: "/srv/3".into(), sources: Box::default() },
+            )]),
         };
         let json = serde_json::to_string(&sources).unwrap();
         assert_eq!(serde_json::from_str::<Sources>(&json).unwrap(), sources);

@@ -10,6 +10,7 @@ use super::history::History;
 use super::last_words::Awaited;
 use super::listener::Listener;
 use super::moves::Rebalance;
+use super::releases::Releases;
 use super::settings::Settings;
 use super::table::Table;
 use super::time_counts::TimeCounts;
@@ -72,6 +73,8 @@ pub(super) struct App {
     pub(super) rebalance: Rebalance,
     pub(super) restarts: u64,
     pub(super) history: History,
+    /// The generations that ran, for `releases` and `rollback`.
+    pub(super) releases: Releases,
     /// Workers that were spawned: the `cluster.worker.id` of the last one.
     pub(super) spawned: u64,
     /// The last message about each slot, for `ls`.
@@ -143,6 +146,7 @@ impl App {
             rebalance: Rebalance::default(),
             restarts: 0,
             history: History::default(),
+            releases: Releases::default(),
             spawned: 0,
             slot_notes: BTreeMap::new(),
             group_limits: None,

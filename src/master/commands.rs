@@ -9,8 +9,8 @@ use super::timers::Timer;
 use super::triggers::Trigger;
 use super::waiters::Wait;
 use super::{
-    Master, addresses, autoscale, cgroups, checkpoint, last_words, lifecycle, listener, one_worker, relay, reload,
-    spawn, stdin, stop_delay, stop_report, triggers, upgrade, view,
+    Master, addresses, autoscale, cgroups, checkpoint, last_words, lifecycle, listener, one_worker,
+    relay, releases, reload, spawn, stdin, stop_delay, stop_report, triggers, upgrade, view,
 };
 use crate::api::request::{Role, StopMode, Target};
 use crate::api::types::ProfileKind;
@@ -78,6 +78,20 @@ impl<S: System> Master<S> {
                 Err(answer) => answer,
                 Ok(ix) => return self.reload_apps(&[ix], change, Some(reply)),
             },
+            Request::Releases { app } => match self.app_named(&app) {
+                Err(answer) => answer,
+                Ok(ix) => Answer::Releases(releases::view(&self.cx.apps[ix])),
+            },
+            Request::Rollback { app, to } => {
+                let found = self.app_named(&app).and_then(|ix| Ok((ix, releases::way_back(&self.cx, ix, to)?)));
+                match found {
+                    Err(answer) => answer,
+                    Ok((ix, sources)) => {
+                        let change = Change { sources: Some(Box::new(sources)), ..Change::default() };
+                        return self.reload_apps(&[ix], change, Some(reply));
+                    }
+                }
+            }
             Request::Start { app, change } => match self.app_named(&app) {
                 Err(answer) => answer,
                 Ok(ix) => return self.start_app(ix, false, change, reply),

@@ -53,6 +53,7 @@ mod probe_question;
 mod reactor;
 mod recovery;
 mod relay;
+mod releases;
 mod reload;
 mod requests;
 mod resource_retry;
@@ -401,6 +402,7 @@ impl<S: System> Master<S> {
         if self.cx.apps[app].history.note(report) {
             checkpoint::save_app(&mut self.cx, app);
         }
+        releases::note(&mut self.cx, app, report);
         self.relay.announce(&mut self.cx, app, report);
         self.hooks.run(&self.cx, app, report);
         self.after_report(app, report);

@@ -1,7 +1,7 @@
 //! The shell's part of a reload: reads the configuration again, looks everything up, binds new addresses. All of it
 //! happens before the first worker is touched, so that a mistake costs nothing. The supervisor replaces the workers.
 use super::addresses::{AddressError, Wanted};
-use super::app::balance_mode;
+use super::app::{App, balance_mode};
 use super::config_reads::Input;
 use super::context::Context;
 use super::kernel_mode::groups::prepare_for_workers;
@@ -10,7 +10,7 @@ use super::log_files::LogFileError;
 use super::overlap::may_overlap;
 use super::settings::{Settings, SettingsError};
 use super::system::System;
-use super::{addresses, autoscale, checkpoint, log_files, requests};
+use super::{addresses, autoscale, checkpoint, log_files, releases, requests};
 use crate::api::warnings;
 use crate::config::problem::Problems;
 use crate::config::sources::Sources;
@@ -20,6 +20,7 @@ use crate::keeper::protocol::Order;
 use crate::loader::{self, LoadError};
 use crate::supervisor::{Event, Policy};
 use crate::worker::WorkerProtocol;
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use thiserror::Error;
@@ -131,11 +132,16 @@ fn prepare_generations(
         cx.apps[ix].warned_before = warnings::count();
     }
     let is_new = matches!(&input, Input::Change(change) if change.sources.is_some());
-    let sources = sources_again(cx, input)?;
+    let mut sources = sources_again(cx, input)?;
+    if !is_new {
+        // The configuration has the last word again, for these apps.
+        sources.rolled_back.retain(|name, _| apps.iter().all(|&ix| cx.apps[ix].name != *name));
+    }
     let config = resolve(&sources)?;
     refuse_other_apps(cx, &config)?;
     // A file has the last word when it is read again; a command line cannot have changed since the app was scaled.
-    let keeps_scale = sources.file.is_none() && !is_new;
+    let from_file = sources.file.is_some();
+    let returned: BTreeSet<String> = sources.rolled_back.keys().cloned().collect();
     let source = cx.deployment.sources.keys().next_back().map_or(1, |last| last + 1);
     let mut prepared = Vec::new();
     for &ix in apps {
@@ -151,7 +157,11 @@ fn prepare_generations(
         prepared.push((ix, settings, new));
     }
     remember_sources(cx, source, sources);
-    Ok(prepared.into_iter().map(|(ix, settings, new)| commit_generation(cx, ix, settings, new, keeps_scale)).collect())
+    let commit = |(ix, settings, new): (AppIx, Settings, Vec<Wanted>)| {
+        let keeps_scale = !from_file && (!is_new || returned.contains(&settings.config.name));
+        commit_generation(cx, ix, settings, new, keeps_scale)
+    };
+    Ok(prepared.into_iter().map(commit).collect())
 }
 
 /// Refuses added and removed apps: a reload replaces only running apps.
@@ -184,6 +194,7 @@ fn commit_generation(
     }
     app.balancer.set_mode(balance_mode(settings.config.balance));
     app.generations.insert(to, settings);
+    releases::begin(cx, ix, to);
     (ix, to, policy, slots)
 }
 
@@ -247,9 +258,12 @@ pub(super) fn forget_failed_sources(cx: &mut Context<impl System>) {
     }
 }
 
-/// Drops sources that no generation of any app uses, except those that the next reload starts from.
+/// Drops sources that no generation of any app uses and no roll-back may need, except those that the next reload starts from.
 pub(super) fn drop_unused_sources(cx: &mut Context<impl System>) {
-    let in_use: Vec<u32> = cx.apps.iter().flat_map(|app| app.generations.values().map(|s| s.source)).collect();
+    let of_app = |app: &App| -> Vec<u32> {
+        app.generations.values().map(|settings| settings.source).chain(app.releases.sources()).collect()
+    };
+    let in_use: Vec<u32> = cx.apps.iter().filter(|app| !app.deleted).flat_map(of_app).collect();
     let last = cx.deployment.last_source;
     let sources = &mut cx.deployment.sources;
     let unused: Vec<u32> =

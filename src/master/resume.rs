@@ -5,14 +5,15 @@ use super::app::App;
 use super::autoscale::Autoscale;
 use super::bind::{self, Intercepted};
 use super::checkpoint::records::{
-    APP, AppRecord, DEPLOYMENT, DeploymentRecord, LISTENER, ListenerRecord, SERVES, SLOT, ServesRecord, UPGRADE,
-    UpgradeRecord, WORKER, read,
+    APP, AppRecord, DEPLOYMENT, DeploymentRecord, LISTENER, ListenerRecord, RELEASES, ReleasesRecord, SERVES, SLOT,
+    ServesRecord, UPGRADE, UpgradeRecord, WORKER, read,
 };
 use super::drains::Goodbye;
 use super::history::History;
 use super::keeper::Keeper;
 use super::listener::{held_name, slot_name};
 use super::output::Way;
+use super::releases::{self, Releases};
 use super::recovery::{self, Ground, Tag, recover};
 use super::reload::resolve;
 use super::settings::{Fixed, Settings};
@@ -309,6 +310,8 @@ fn resume_app(
     app.last_generation = record.last_generation;
     app.restarts = record.restarts;
     app.history = History::from_record(&record.history);
+    let releases = read_record::<ReleasesRecord>(inherited, &format!("{RELEASES}{ix}"));
+    app.releases = Releases::from_record(releases.unwrap_or_default().releases);
     app.autoscale = Autoscale::from_record(&record.scale);
     app.spawned = record.spawned;
     app.closed = record.rules.stopping.is_some();
@@ -321,6 +324,7 @@ fn resume_app(
     master.cx.apps.push(app);
     resume_listeners(master, ix, inherited);
     overlap::refresh(&mut master.cx, ix);
+    releases::resume(&mut master.cx, ix);
     let rules = &master.cx.apps[ix].supervisor;
     let beside = [rules.agent().and_then(|slot| slot.current), rules.before().and_then(|before| before.process)];
     let beside = beside.into_iter().flatten().map(|process| (process.id, process.slot, process.generation));

@@ -14,8 +14,8 @@ use super::timers::Timer;
 use super::triggers::Triggers;
 use super::upgrade::Upgrade;
 use super::{
-    Master, addresses, autoscale, cgroups, checkpoint, in_hand, last_words, log_files, narration, orphans, output,
-    reload, resume, stop_report,
+    Master, addresses, autoscale, cgroups, checkpoint, in_hand, last_words, log_files, narration, orphans,
+    output, releases, reload, resume, stop_report,
 };
 use crate::api;
 use crate::api::request::StopMode;
@@ -302,6 +302,7 @@ impl<S: System> Master<S> {
                 continue;
             }
             narration::log_start(&self.cx.apps[ix]);
+            releases::begin(&mut self.cx, ix, Generation(1));
             let mut actions = Vec::new();
             let mut cx = Cx { now_ms: self.cx.now_ms, next_worker: &mut self.cx.next_worker, actions: &mut actions };
             self.cx.apps[ix].supervisor.start(&mut cx);

@@ -3,6 +3,7 @@
 use super::app::App;
 use super::context::Context;
 use super::one_worker;
+use super::releases;
 use super::system::System;
 use crate::api::{Answer, ReplySender, warnings};
 use crate::ids::{AppIx, Generation, Slot, WorkerId};
@@ -109,7 +110,7 @@ impl Waiters {
                 growing.retain(|&ix| match growth(&apps[ix]) {
                     Growth::Pending => true,
                     Growth::Done => {
-                        done.push(apps[ix].name.clone());
+                        done.push(releases::reloaded_words(&apps[ix]));
                         false
                     }
                     Growth::Failed(why) => {

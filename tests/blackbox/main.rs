@@ -51,6 +51,7 @@ mod progress;
 mod readiness;
 mod refusal;
 mod refusals;
+mod releases;
 mod reload;
 mod rights;
 mod said;

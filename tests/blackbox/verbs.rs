@@ -191,6 +191,9 @@ fn the_fields_of_json_are_those_that_are_documented() {
     let before: Vec<&Value> = apps.iter().filter_map(|app| app.get("before")).collect();
     agree(&printed(before), &documented(api, "**Before**"));
 
+    let releases = json(&home, &["releases", "web", "--json"], 0);
+    agree(&printed(releases.as_array().unwrap()), &documented(api, "**Release**"));
+
     let described = json(&home, &["describe", "all", "--json"], 0);
     assert_eq!(described.as_array().unwrap().len(), 3, "what is gone too");
     agree(&printed(described.as_array().unwrap()), &documented(api, "**App**"));

@@ -6,7 +6,7 @@
 mod tests;
 mod words;
 
-pub use words::{AgentState, AppStatus, Balance, BeforeState, EventType, LogFormat, Protocol, ScaleBy, Steering, WorkerState};
+pub use words::{AgentState, AppStatus, Balance, BeforeState, EventType, LogFormat, Protocol, ReleaseState, ScaleBy, Steering, WorkerState};
 
 use crate::config::log as domain;
 use crate::config::sources::Sources;
@@ -322,6 +322,36 @@ pub struct Before {
     pub time_left_ms: Option<u64>,
     /// How it failed, for people.
     pub note: Option<String>,
+}
+
+/// `GET /v1/apps/NAME/releases`: the generations of an app that ran, the last one first.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Releases {
+    pub releases: Vec<Release>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Release {
+    pub generation: u32,
+    /// When it began, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// The folder of its workers, links resolved.
+    pub folder: String,
+    /// Its command, for people.
+    pub command: String,
+    pub state: ReleaseState,
+    /// It is a roll-back to this generation; absent: it is none.
+    pub back_to: Option<u32>,
+    /// Why it failed.
+    pub reason: Option<String>,
+}
+
+/// Body of `POST /v1/apps/NAME/rollback`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RollbackRequest {
+    /// To this generation; absent: to the one before that which serves.
+    pub to: Option<u32>,
 }
 
 /// The targets of an app's output.

@@ -173,6 +173,33 @@ const BEFORE: &str = r#"{
   "note": null
 }"#;
 
+fn releases() -> Releases {
+    let release = Release {
+        generation: 4,
+        at_ms: 1_764_000_000_000,
+        folder: "/srv/web/releases/2".to_owned(),
+        command: "node app.js".to_owned(),
+        state: ReleaseState::Failed,
+        back_to: Some(2),
+        reason: Some("the new worker exited with code 1".to_owned()),
+    };
+    Releases { releases: vec![release] }
+}
+
+const RELEASES: &str = r#"{
+  "releases": [
+    {
+      "generation": 4,
+      "at_ms": 1764000000000,
+      "folder": "/srv/web/releases/2",
+      "command": "node app.js",
+      "state": "failed",
+      "back_to": 2,
+      "reason": "the new worker exited with code 1"
+    }
+  ]
+}"#;
+
 fn app() -> App {
     App {
         name: "web".to_owned(),
@@ -397,6 +424,8 @@ fn an_app_its_agent_and_one_that_is_gone() {
     same(&app(), APP);
     same(&agent(), AGENT);
     same(&before(), BEFORE);
+    same(&releases(), RELEASES);
+    same(&RollbackRequest { to: Some(3) }, "{\n  \"to\": 3\n}");
     same(&App { name: "web".to_owned(), status: AppStatus::Gone, ..App::default() }, GONE);
     let whole = App { workers: vec![worker()], agent: Some(agent()), before: Some(before()), ..app() };
     let text = serde_json::to_string(&whole).unwrap();

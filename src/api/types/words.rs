@@ -125,6 +125,20 @@ wire_words! {
         Stopped = "stopped",
     }
 
+    /// How a generation went.
+    ReleaseState {
+        /// Its first workers are starting.
+        Starting = "starting",
+        /// It serves now.
+        Serving = "serving",
+        /// It served.
+        Served = "served",
+        /// It served until somebody went back.
+        RolledBack = "rolled_back",
+        /// It never served alone.
+        Failed = "failed",
+    }
+
     /// What an event tells.
     EventType {
         /// A worker, or spare, serves.

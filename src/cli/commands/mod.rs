@@ -21,12 +21,14 @@ mod open;
 mod pid;
 mod ping;
 mod profile;
+mod releases;
 pub(super) mod reload;
 mod reload_logs;
 mod report;
 mod reset;
 mod restart;
 mod resurrect;
+mod rollback;
 mod save;
 pub(super) mod scale;
 mod schema;
@@ -59,6 +61,8 @@ pub enum Verb {
     Describe(describe::Describe),
     Env(env::Env),
     Reload(Box<reload::Reload>),
+    Releases(releases::Releases),
+    Rollback(rollback::Rollback),
     Restart(Box<restart::Restart>),
     Stop(stop::Stop),
     Delete(delete::Delete),
@@ -163,6 +167,8 @@ impl Verb {
             Verb::Describe(verb) => verb.run(home),
             Verb::Env(verb) => verb.run(home),
             Verb::Reload(verb) => verb.run(home),
+            Verb::Releases(verb) => verb.run(home),
+            Verb::Rollback(verb) => verb.run(home),
             Verb::Restart(verb) => verb.run(home),
             Verb::Stop(verb) => verb.run(home),
             Verb::Delete(verb) => verb.run(home),

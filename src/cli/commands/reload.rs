@@ -38,9 +38,14 @@ pub(in crate::cli) fn reload_app(found: &Found, change: Change) -> Outcome {
     let before = client::look(&found.socket)?;
     let mut progress = Progress::of_reload(&before, &found.app);
     let request = Request::Reload { target: Target::App(found.app.clone()), change };
-    match client::send_watched(&found.socket, &request, &mut progress) {
+    reload_by(found, &before, &mut progress, &request)
+}
+
+/// Sends a request that reloads an app, and waits for the end.
+pub(super) fn reload_by(found: &Found, before: &Deployment, progress: &mut Progress, request: &Request) -> Outcome {
+    match client::send_watched(&found.socket, request, progress) {
         Answered::Master(answer) => Ok(answer?),
-        Answered::Lost => follow_successor(found, &before, &mut progress),
+        Answered::Lost => follow_successor(found, before, progress),
     }
 }
 

@@ -12,8 +12,10 @@ use crate::limits;
 use crate::master::system::System;
 use crate::record::{self, Value};
 use crate::reuseport::group::Group;
-use records::{APP, DEPLOYMENT, LISTENER, SERVES, SLOT, UPGRADE, WORKER};
-use records::{AppRecord, DeploymentRecord, GenerationRecord, ListenerRecord, ServesRecord, UpgradeRecord};
+use records::{APP, DEPLOYMENT, LISTENER, RELEASES, SERVES, SLOT, UPGRADE, WORKER};
+use records::{
+    AppRecord, DeploymentRecord, GenerationRecord, ListenerRecord, ReleasesRecord, ServesRecord, UpgradeRecord,
+};
 use std::collections::{HashMap, HashSet};
 
 /// A copy of the records that the keeper holds, so that nothing is sent twice.
@@ -126,6 +128,12 @@ pub(super) fn save_app(cx: &mut Context<impl System>, app_ix: AppIx) {
         cx.checkpoint.save(&mut cx.keeper, format!("{APP}{app_ix}"), &record);
         app.saved = Some(record);
     }
+}
+
+/// Saves the generations of an app that ran.
+pub(super) fn save_releases(cx: &mut Context<impl System>, app_ix: AppIx) {
+    let record = ReleasesRecord { releases: cx.apps[app_ix].releases.to_record() };
+    cx.checkpoint.save(&mut cx.keeper, format!("{RELEASES}{app_ix}"), &record);
 }
 
 /// Saves the deployment's record.

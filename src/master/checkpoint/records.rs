@@ -123,6 +123,54 @@ record! {
     GenerationRecord { 1 source; 2 cwd = String::new(); 3 program = String::new(); 4 agent_program; }
 }
 
+/// The generations of an app that ran.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(in crate::master) struct ReleasesRecord {
+    pub(in crate::master) releases: Vec<ReleaseRecord>,
+}
+
+record! {
+    ReleasesRecord { 1 releases; }
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::master) struct ReleaseRecord {
+    pub(in crate::master) generation: Generation,
+    /// When it began, in milliseconds since 1970.
+    pub(in crate::master) at_ms: u64,
+    /// The folder of its workers, links resolved.
+    pub(in crate::master) folder: String,
+    /// For people.
+    pub(in crate::master) command: String,
+    /// Number of its sources.
+    pub(in crate::master) source: u32,
+    /// It is a roll-back to this generation.
+    pub(in crate::master) back_to: Option<Generation>,
+    pub(in crate::master) result: ReleaseResult,
+}
+
+record! {
+    ReleaseRecord { 1 generation; 2 at_ms = 0; 3 folder; 4 command = String::new(); 5 source; 6 back_to; 7 result; }
+}
+
+/// How it went.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::master) enum ReleaseResult {
+    /// Its first workers are starting.
+    Starting {},
+    /// It served, or does.
+    Served {},
+    /// It served until somebody went back.
+    RolledBack {},
+    /// It never served alone.
+    Failed { reason: String },
+}
+
+variants! {
+    ReleaseResult { 0 Starting {} 1 Served {} 2 RolledBack {} 3 Failed { 1 reason; } }
+}
+
 /// The state of a worker's channel.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(in crate::master) struct ServesRecord {
@@ -242,6 +290,8 @@ pub(in crate::master) const DEPLOYMENT: &str = "deployment";
 pub(in crate::master) const UPGRADE: &str = "upgrade";
 /// Prefix of an app's key; the index of the app follows.
 pub(in crate::master) const APP: &str = "app/";
+/// Prefix of the key of an app's generations; the index of the app follows.
+pub(in crate::master) const RELEASES: &str = "releases/";
 /// Prefix of a slot's key; app index and slot follow.
 pub(in crate::master) const SLOT: &str = "slot/";
 /// Prefix of a worker's key; app index and worker id follow.
@@ -293,6 +343,8 @@ pub(in crate::master) fn check(key: &str, bytes: &[u8]) -> Result<(), Checkpoint
     } else if key.starts_with(WORKER) {
         let worker: WorkerSnapshot = read(bytes)?;
         in_range(worker.slot.0).and(about(worker.id.0))?;
+    } else if key.starts_with(RELEASES) {
+        read::<ReleasesRecord>(bytes)?;
     } else if key.starts_with(SERVES) {
         read::<ServesRecord>(bytes)?;
     } else if key.starts_with(LISTENER) {
@@ -326,6 +378,7 @@ pub(in crate::master) fn numbers(key: &str, prefix: &str) -> Option<(usize, u64)
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::master::releases;
 
     #[test]
     fn a_listener_with_the_most_that_a_worker_may_say_fits_its_record() {
@@ -341,6 +394,23 @@ mod tests {
         };
         let bytes = record::to_document(&record).unwrap().len();
         assert!(bytes <= limits::NOTE_BYTES_MAX, "{bytes} bytes");
+    }
+
+    #[test]
+    fn as_many_generations_as_are_remembered_fit_their_record() {
+        let words = || "w".repeat(releases::WORDS_BYTES_MAX);
+        let release = ReleaseRecord {
+            generation: Generation(u32::MAX),
+            at_ms: u64::MAX,
+            // The longest path.
+            folder: "f".repeat(4_095),
+            command: words(),
+            source: u32::MAX,
+            back_to: Some(Generation(u32::MAX)),
+            result: ReleaseResult::Failed { reason: words() },
+        };
+        let bytes = record::to_document(&ReleasesRecord { releases: vec![release; releases::RELEASES_MAX] }).unwrap();
+        assert!(bytes.len() <= limits::NOTE_BYTES_MAX, "{} bytes", bytes.len());
     }
 
     #[test]
