@@ -2,7 +2,8 @@
 use super::access::Rights;
 use super::request::{EventQuery, LogQuery, Request, Role, ScaleError, StopMode, Target, View};
 use super::types::{
-    ReplaceRequest, RollbackRequest, ScaleRequest, SendRequest, SignalRequest, StopRequest, TriggerRequest, UpgradeRequest,
+    ReplaceRequest, RollbackRequest, ScaleRequest, SendRequest, SignalRequest, StopRequest, TriggerRequest,
+    UpgradeRequest,
 };
 use crate::limits;
 use crate::logs::reading::Kind;
@@ -220,7 +221,9 @@ impl Route {
     pub(super) fn rights(&self) -> Rights {
         match self.endpoint {
             Endpoint::Live | Endpoint::Readiness | Endpoint::AppReadiness => Rights::Probe,
-            Endpoint::Deployment | Endpoint::App | Endpoint::Releases | Endpoint::Events | Endpoint::Metrics => Rights::Look,
+            Endpoint::Deployment | Endpoint::App | Endpoint::Releases | Endpoint::Events | Endpoint::Metrics => {
+                Rights::Look
+            }
             Endpoint::Logs => Rights::Read,
             // Environments hold secrets.
             Endpoint::WorkerEnvironment | Endpoint::AgentEnvironment => Rights::Change,

@@ -127,7 +127,21 @@ fn find_all(known: &Known, targets: &[String], grain: Grain) -> (Vec<Found>, boo
             }
         }
     }
-    (apps, all_found)
+    (in_order(apps), all_found)
+}
+
+/// Each app behind those of its deployment that it depends on.
+fn in_order(mut left: Vec<Found>) -> Vec<Found> {
+    let mut sorted = Vec::new();
+    while !left.is_empty() {
+        let depends = |one: &Found, other: &Found| {
+            let on = one.view.as_ref().map_or(&[][..], |view| &view.depends_on);
+            one.deployment == other.deployment && one.app != other.app && on.contains(&other.app)
+        };
+        let next = left.iter().position(|one| !left.iter().any(|other| depends(one, other))).unwrap_or(0);
+        sorted.push(left.remove(next));
+    }
+    sorted
 }
 
 /// Runs a command on all of them at the same time, up to a limit; returns the results in order.

@@ -62,6 +62,8 @@ pub(super) fn app(name: &str, workers: Vec<Worker>) -> App {
         workers,
         agent: None,
         before: None,
+        depends_on: Vec::new(),
+        waits_for: Vec::new(),
     }
 }
 

@@ -9,6 +9,7 @@ pub mod attributes;
 pub mod control;
 pub mod cron;
 pub mod defaults;
+mod dependencies;
 pub mod env_file;
 pub mod hooks;
 pub mod import;

@@ -1,5 +1,6 @@
 //! From the sources to a [`Config`]: lays the command line over the file, fills in defaults, checks settings together.
 //! Pure and deterministic: a restarted master resolves the same [`Sources`] to the same `Config`.
+use super::dependencies;
 use super::import::Format;
 use super::problem::{At, Found, Problem, Spot};
 use super::protocol::ProtocolKind;
@@ -46,6 +47,7 @@ pub fn resolve(sources: &Sources) -> Result<Config, Vec<Problem>> {
         overlay(raw, &sources.overrides, several, if index == 0 { &mut found } else { &mut unheard });
     }
     let names = names(&raws, text, &mut found);
+    dependencies::check(&raws, &names, &mut found);
     let (mut raws, names) = only(raws, names, &sources.overrides.only, &mut found);
     check_addresses(&mut raws, &names, sources, &mut found);
     let mut apps: Vec<App> =
@@ -334,6 +336,7 @@ fn decide(mut raw: RawApp, name: String, sources: &Sources, found: &mut Found) -
         listen: entries.into_iter().map(|entry| entry.address).collect(),
         env,
         base_env: sources.base_env.clone(),
+        depends_on: raw.depends_on.take().into_iter().flat_map(|at| at.value).map(|at| at.value).collect(),
         filter_env: raw.filter_env.take().into_iter().flat_map(|at| at.value).map(|at| at.value).collect(),
         warm_up,
         cwd,

@@ -9,7 +9,7 @@ use super::timers::Timer;
 use super::triggers::Trigger;
 use super::waiters::Wait;
 use super::{
-    Master, addresses, autoscale, cgroups, checkpoint, last_words, lifecycle, listener, one_worker,
+    Master, addresses, autoscale, cgroups, checkpoint, dependencies, last_words, lifecycle, listener, one_worker,
     relay, releases, reload, spawn, stdin, stop_delay, stop_report, triggers, upgrade, view,
 };
 use crate::api::request::{Role, StopMode, Target};
@@ -237,7 +237,12 @@ impl<S: System> Master<S> {
         match reload::prepare_reload(&mut self.cx, apps, input) {
             Err(error) => failures.push(error.to_string()),
             Ok(events) => {
+                let events = dependencies::sort(&self.cx, events, |(ix, to, _)| (*ix, *to));
+                let all: Vec<AppIx> = events.iter().map(|(ix, ..)| *ix).collect();
                 for (ix, to, event) in events {
+                    if dependencies::depends(&self.cx, ix, to, &all) {
+                        self.cx.events.push_back((ix, Event::Hold { generation: to }));
+                    }
                     open.insert(ix, to);
                     self.cx.events.push_back((ix, event));
                 }

@@ -1,6 +1,7 @@
 //! Reports of the supervisors as events of the control API.
 use super::autoscale;
 use super::context::Context;
+use super::dependencies;
 use super::history::is_crash;
 use super::narration::{next_words, plural};
 use super::system::System;
@@ -67,6 +68,10 @@ pub(super) fn announce(cx: &Context<impl System>, app_ix: AppIx, report: &Report
         }
         Report::AgentOverdue { agent } => {
             of_agent(EventType::WorkerOverdue, *agent, "the agent has not ended in time; sending SIGKILL".to_owned())
+        }
+        Report::Held { generation } => {
+            let others = dependencies::waits_for(cx, app_ix).join(", ");
+            of_reload(EventType::AppWaits, *generation, format!("waits for {others}"))
         }
         Report::BeforeStarted { process, generation } => {
             Event { worker: Some(process.0), ..of_reload(EventType::BeforeStarted, *generation, "runs".to_owned()) }

@@ -256,6 +256,7 @@ impl HookRuns {
             | Report::AgentDied { .. }
             | Report::AgentLeft { .. }
             | Report::AgentOverdue { .. }
+            | Report::Held { .. }
             | Report::BeforeStarted { .. }
             | Report::BeforeDone { .. }
             | Report::BeforeFailed { .. }

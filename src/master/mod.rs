@@ -19,6 +19,7 @@ mod config_reads;
 pub mod connections;
 mod context;
 mod control;
+mod dependencies;
 mod deployment;
 mod dispatch;
 mod drains;
@@ -317,6 +318,7 @@ impl<S: System> Master<S> {
                         channels::fail(&mut self.cx, ix, &violation);
                     }
                 }
+                Task::AdmitDependents => dependencies::look(&mut self.cx),
                 Task::DrainStep(ix) => self.drains.step(&mut self.cx, ix),
                 Task::AwaitEmptyQueue(ix) => self.kernel_mode.monitor.await_empty_queue(&mut self.cx, ix),
                 Task::SayGoodbye(worker) => channels::say_goodbye(&mut self.cx, worker),
@@ -403,6 +405,7 @@ impl<S: System> Master<S> {
             checkpoint::save_app(&mut self.cx, app);
         }
         releases::note(&mut self.cx, app, report);
+        dependencies::note(&mut self.cx, report);
         self.relay.announce(&mut self.cx, app, report);
         self.hooks.run(&self.cx, app, report);
         self.after_report(app, report);

@@ -2,6 +2,7 @@
 use super::app::App;
 use super::autoscale;
 use super::context::Context;
+use super::dependencies;
 use super::system::System;
 use crate::ids::{AppIx, Slot, WorkerId};
 use crate::os::signal;
@@ -89,6 +90,9 @@ pub(super) fn narrate(cx: &mut Context<impl System>, app_ix: AppIx, report: &Rep
         | Report::AgentDied { .. }
         | Report::AgentLeft { .. }
         | Report::AgentOverdue { .. } => super::agent::log_report(cx, app_ix, report),
+        Report::Held { .. } => {
+            log::info!("{name}: waits for {}", dependencies::waits_for(cx, app_ix).join(", "));
+        }
         Report::BeforeStarted { .. } | Report::BeforeDone { .. } | Report::BeforeFailed { .. } => {
             super::before::log_report(cx, app_ix, report);
         }
@@ -110,6 +114,8 @@ pub(super) fn narrate(cx: &mut Context<impl System>, app_ix: AppIx, report: &Rep
         Report::AppErrored if cx.apps[app_ix].last_run_code > 0 => {
             log::error!("{name}: every worker has ended, and at least one failed");
         }
+        // Its own failure was logged before.
+        Report::AppErrored if cx.apps[app_ix].spawned == 0 => {}
         Report::AppErrored => log::error!("{name}: every worker has failed; nothing serves any more"),
         Report::AppFinished => log::info!("{name}: every worker has finished"),
         Report::AppStopped => log::info!("{name}: stopped"),

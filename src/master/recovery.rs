@@ -295,6 +295,7 @@ impl Recovery<'_> {
                 reported_ready: !serving.is_empty(),
                 agent: saved.as_ref().map_or_else(|| self.agent_of(name, &seen), |app| app.rules.agent.clone()),
                 before: saved.as_ref().map_or_else(|| self.before_of(name, &places), |app| app.rules.before.clone()),
+                held: None,
             },
             last_generation: seen.last().map_or(last, |seen| last.max(*seen)),
             generations,

@@ -93,6 +93,7 @@ impl Left {
             reported_ready: true,
             agent: AgentSnapshot::default(),
             before: Default::default(),
+            held: None,
         };
         let known = [Generation(generation), last];
         let note = AppRecord {

@@ -28,7 +28,9 @@ pub(super) const WORDS_BYTES_MAX: usize = 200;
 pub(super) struct Releases(Vec<ReleaseRecord>);
 
 impl Releases {
-    pub(super) fn from_record(releases: Vec<ReleaseRecord>) -> Releases {
+    /// From a record. Without their sources (`has`), which may have been lost, there is no way back to them.
+    pub(super) fn from_record(mut releases: Vec<ReleaseRecord>, has: impl Fn(u32) -> bool) -> Releases {
+        releases.retain(|known| has(known.source) || matches!(known.result, ReleaseResult::Failed { .. }));
         Releases(releases)
     }
 
@@ -50,6 +52,11 @@ impl Releases {
         }
     }
 
+    /// Whether the last one that began has failed.
+    pub(super) fn last_failed(&self) -> bool {
+        self.0.last().is_some_and(|release| matches!(release.result, ReleaseResult::Failed { .. }))
+    }
+
     fn forget(&mut self, generation: Generation) {
         self.0.retain(|known| known.generation != generation);
     }
@@ -66,7 +73,9 @@ impl Releases {
         let Some(at) = self.0.iter().position(|known| known.generation == generation) else { return };
         self.0[at].result = ReleaseResult::Served {};
         let now = self.0[at].clone();
-        let Some(last) = self.0[..at].iter().rposition(|known| known.result == ReleaseResult::Served {}) else { return };
+        let Some(last) = self.0[..at].iter().rposition(|known| known.result == ReleaseResult::Served {}) else {
+            return;
+        };
         let before = &mut self.0[last];
         if before.folder == now.folder && before.back_to == now.back_to && same(before.source, now.source) {
             self.0.remove(last);

@@ -13,14 +13,15 @@ use super::history::History;
 use super::keeper::Keeper;
 use super::listener::{held_name, slot_name};
 use super::output::Way;
-use super::releases::{self, Releases};
 use super::recovery::{self, Ground, Tag, recover};
+use super::releases::{self, Releases};
 use super::reload::resolve;
 use super::settings::{Fixed, Settings};
 use super::start::{
     BACKGROUND_FLAG, CONTROL_SOCKET, CONTROL_TCP, CommandLine, NotStarted, StartError, address_of, launch,
 };
 use super::system::System;
+use super::tasks::Task;
 use super::{
     Master, channels, checkpoint, in_hand, moves, overlap, reload, requests, spawn, stdin, stop_delay, stop_report,
 };
@@ -149,6 +150,7 @@ fn resume_all(
             master.http_probes.resume(&mut master.cx, ix);
         }
     }
+    master.cx.tasks.push_back(Task::AdmitDependents);
     for ix in master.cx.apps.indices() {
         master.relay.greet_all(&mut master.cx, ix);
     }
@@ -311,7 +313,8 @@ fn resume_app(
     app.restarts = record.restarts;
     app.history = History::from_record(&record.history);
     let releases = read_record::<ReleasesRecord>(inherited, &format!("{RELEASES}{ix}"));
-    app.releases = Releases::from_record(releases.unwrap_or_default().releases);
+    let sources = &master.cx.deployment.sources;
+    app.releases = Releases::from_record(releases.unwrap_or_default().releases, |source| sources.contains_key(&source));
     app.autoscale = Autoscale::from_record(&record.scale);
     app.spawned = record.spawned;
     app.closed = record.rules.stopping.is_some();

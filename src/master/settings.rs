@@ -328,10 +328,10 @@ impl Settings {
             drain_spread_ms: ms(c.reload.drain_spread),
             limits: self.limits(),
             agent: self.agent_policy(),
-            before: self.before.as_ref().map(|_| BeforePolicy {
-                timeout_ms: ms(c.before_timeout),
-                kill_timeout_ms: ms(c.kill_timeout),
-            }),
+            before: self
+                .before
+                .as_ref()
+                .map(|_| BeforePolicy { timeout_ms: ms(c.before_timeout), kill_timeout_ms: ms(c.kill_timeout) }),
         }
     }
 

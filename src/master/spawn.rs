@@ -425,8 +425,7 @@ pub(super) fn terminate(cx: &mut Context<impl System>, worker: WorkerId) {
         let app = &cx.apps[worker.app];
         app.generations.get(&worker.generation).unwrap_or_else(|| app.settings()).stop_signal()
     };
-    let found =
-        cx.workers.find(worker).and_then(|ix| cx.workers.get(ix)).filter(|worker| !worker.is_beside);
+    let found = cx.workers.find(worker).and_then(|ix| cx.workers.get(ix)).filter(|worker| !worker.is_beside);
     let signal = found.map_or(signal::TERM, of_app);
     cx.keeper.signal(worker, signal);
     withdraw(cx, worker);
@@ -498,8 +497,11 @@ pub(super) fn exit_status(raw_status: i32, out_of_memory: bool) -> ExitStatus {
 
 /// Keeps the last lines of a worker whose end makes a start fail: they are reported once its replacement runs.
 pub(super) fn keep_last_words(cx: &mut Context<impl System>, output: &mut Output, app: AppIx, id: WorkerId) {
+    // That of the command before the workers was taken when it failed.
+    let worker = cx.workers.find(id).and_then(|ix| cx.workers.get(ix));
+    let is_before = worker.is_some_and(|worker| Slot(worker.slot) == Slot::BEFORE);
     let app = &mut cx.apps[app];
-    if app.starting && app.start_failure.is_none() && app.last_words.is_none() {
+    if !is_before && app.starting && app.start_failure.is_none() && app.last_words.is_none() {
         app.last_words = output.take_tail(id);
     }
 }

@@ -14,8 +14,8 @@ use super::timers::Timer;
 use super::triggers::Triggers;
 use super::upgrade::Upgrade;
 use super::{
-    Master, addresses, autoscale, cgroups, checkpoint, in_hand, last_words, log_files, narration, orphans,
-    output, releases, reload, resume, stop_report,
+    Master, addresses, autoscale, cgroups, checkpoint, dependencies, in_hand, last_words, log_files, narration,
+    orphans, output, releases, reload, resume, stop_report,
 };
 use crate::api;
 use crate::api::request::StopMode;
@@ -303,6 +303,10 @@ impl<S: System> Master<S> {
             }
             narration::log_start(&self.cx.apps[ix]);
             releases::begin(&mut self.cx, ix, Generation(1));
+            let starting: Vec<_> = self.cx.apps.indices().filter(|other| self.cx.apps[*other].starting).collect();
+            if dependencies::depends(&self.cx, ix, Generation(1), &starting) {
+                self.cx.apps[ix].supervisor.hold(Generation(1));
+            }
             let mut actions = Vec::new();
             let mut cx = Cx { now_ms: self.cx.now_ms, next_worker: &mut self.cx.next_worker, actions: &mut actions };
             self.cx.apps[ix].supervisor.start(&mut cx);

@@ -16,6 +16,8 @@ pub(super) enum Task {
     ListenerUnserved { app: AppIx, listener: ListenerIx },
     /// The worker broke the protocol.
     Misbehaved { worker: WorkerId, violation: Violation },
+    /// Apps may have what they wait for: others that they depend on.
+    AdmitDependents,
     /// The drain of this worker may be able to take its next step.
     DrainStep(WorkerIx),
     /// The worker accepts from its own queue: step its drain when the queue is empty.

@@ -257,6 +257,7 @@ mod tests {
             reported_ready: false,
             agent: AgentSnapshot::default(),
             before: Default::default(),
+            held: None,
         };
         let generation = GenerationRecord { source, ..GenerationRecord::default() };
         let generations = BTreeMap::from([(Generation(1), generation)]);

@@ -6,6 +6,7 @@ use super::autoscale;
 use super::before;
 use super::context::Context;
 use super::control::TcpAddress;
+use super::dependencies;
 use super::history;
 use super::log_files::LogFiles;
 use super::relay::Custom;
@@ -154,6 +155,8 @@ fn app(cx: &Context<impl System>, files: &LogFiles, index: AppIx, room: &mut usi
         workers,
         agent: agent::view(cx, index),
         before: before::view(cx, index),
+        depends_on: settings.config.depends_on.clone(),
+        waits_for: dependencies::waits_for(cx, index),
     }
 }
 

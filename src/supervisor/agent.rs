@@ -88,7 +88,7 @@ impl App {
 
     fn agent_wanted(&self) -> Want {
         let one = |generation: Generation| match self.policy(generation).agent {
-            Some(_) if self.waits_for_before(generation) => Want::NoNew,
+            Some(_) if self.is_held_up(generation) => Want::NoNew,
             Some(_) => Want::One(generation),
             None => Want::None,
         };
@@ -97,7 +97,7 @@ impl App {
             return if stopping.now || self.workers.is_empty() { Want::None } else { Want::NoNew };
         }
         if let Some(reload) = &self.reload {
-            let begins = reload.failed.is_none() && !self.waits_for_before(reload.to);
+            let begins = reload.failed.is_none() && !self.is_held_up(reload.to);
             let to = begins && self.policy(reload.to).agent.is_some();
             return one(if to { reload.to } else { reload.from });
         }
@@ -134,7 +134,9 @@ impl App {
     /// "Stop now" shortens the kill time-out of processes beside the workers that were asked to end earlier.
     pub(super) fn hurry_beside(&mut self, cx: &mut Cx<'_>) {
         let beside = [self.workers.agent(), self.workers.before()];
-        for (id, phase) in beside.map(|process| process.map(|process| (process.id, process.phase))).into_iter().flatten() {
+        for (id, phase) in
+            beside.map(|process| process.map(|process| (process.id, process.phase))).into_iter().flatten()
+        {
             if let Phase::Stopping { kill_at_ms } = phase {
                 let kill_at_ms = kill_at_ms.min(cx.now_ms + limits::STOP_NOW_KILL_MS);
                 self.set_phase(id, Phase::Stopping { kill_at_ms });

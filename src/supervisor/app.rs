@@ -54,6 +54,8 @@ pub struct App {
     pub(super) then_start: Option<Queued>,
     pub(super) agent: AgentSlot,
     pub(super) before: BeforeSlot,
+    /// Nothing of this generation starts before it is admitted.
+    pub(super) held: Option<Generation>,
     /// Whether `AppReady` was reported since the app last had no ready worker.
     pub(super) reported_ready: bool,
     /// Whether the end (`AppErrored`, `AppFinished`, `AppStopped`) was reported.
@@ -87,6 +89,7 @@ impl App {
             then_start: None,
             agent: AgentSlot::new(generation),
             before: BeforeSlot::new(generation),
+            held: None,
             reported_ready: false,
             reported_end: false,
             touched_slots: (0..slots).collect(),
@@ -100,6 +103,9 @@ impl App {
             self.fill(cx, index);
         }
         self.reconcile(cx);
+        if let Some(generation) = self.held {
+            cx.report(Report::Held { generation });
+        }
     }
 
     /// Moves the slots beside those of the workers towards their intended state.
@@ -144,6 +150,9 @@ impl App {
             Event::CanaryJudged { worker, worse } => self.on_canary_judged(cx, worker, worse),
             Event::Exited { worker, status, at_ms } => self.on_exited(cx, worker, status, at_ms),
             Event::Reload { to, policy, slots } => self.ask_reload(cx, Queued { to, policy, slots }),
+            Event::Hold { generation } => self.hold(generation),
+            Event::Admit { generation } => self.admit_generation(cx, generation),
+            Event::Abandon { generation, reason } => self.abandon_generation(cx, generation, reason),
             Event::Scale { slots } => self.ask_scale(cx, slots),
             Event::Start { to, policy, slots } => self.ask_start(cx, Queued { to, policy, slots }),
             Event::Stop { now } => self.ask_stop(cx, now),
@@ -179,16 +188,6 @@ impl App {
     /// Whether a reload (or its roll-back) is under way.
     pub fn is_reloading(&self) -> bool {
         self.reload.is_some()
-    }
-
-    /// Whether every slot is errored.
-    pub fn is_errored(&self) -> bool {
-        !self.slots.is_empty() && self.slots.iter().all(|slot| slot.phase == SlotPhase::Errored)
-    }
-
-    /// Whether no slot will ever have a worker again without a command: all errored or stopped.
-    pub fn is_over(&self) -> bool {
-        self.runs_nothing() && self.slots.iter().all(|s| matches!(s.phase, SlotPhase::Errored | SlotPhase::Stopped))
     }
 
     /// Slots, those of spares included.

@@ -71,11 +71,16 @@ impl App {
 
     /// Whether workers of this generation may be started.
     pub(super) fn may_start(&self, generation: Generation) -> bool {
-        !self.waits_for_before(generation) && self.agent_lets_start(generation)
+        !self.is_held_up(generation) && self.agent_lets_start(generation)
+    }
+
+    /// Whether this generation waits for other apps, or for its command.
+    pub(super) fn is_held_up(&self, generation: Generation) -> bool {
+        self.held == Some(generation) || self.waits_for_before(generation)
     }
 
     /// Whether the command of this generation has not ended well yet.
-    pub(super) fn waits_for_before(&self, generation: Generation) -> bool {
+    fn waits_for_before(&self, generation: Generation) -> bool {
         self.policy(generation).before.is_some() && !self.before.done.contains(&generation)
     }
 
@@ -87,15 +92,17 @@ impl App {
 
     /// The generation whose command is to run.
     fn before_wanted(&self) -> Option<Generation> {
-        let ended = |slot: &SlotState| matches!(slot.phase, SlotPhase::Errored | SlotPhase::Stopped);
         let generation = match &self.reload {
             _ if self.stopping.is_some() => return None,
             Some(reload) if reload.failed.is_some() => return None,
             Some(reload) => reload.to,
-            None if self.slots.iter().all(ended) => return None,
             None => self.generation,
         };
-        self.waits_for_before(generation).then_some(generation)
+        let has_use = |index: u32| self.waits_to_start(index, generation);
+        if self.reload.is_none() && !(0..self.slots.len() as u32).any(has_use) {
+            return None;
+        }
+        (self.held != Some(generation) && self.waits_for_before(generation)).then_some(generation)
     }
 
     /// Moves the slot towards its intended state; called after every step.

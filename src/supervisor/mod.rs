@@ -176,6 +176,12 @@ pub enum Event {
     /// Replace every worker by one of this generation, one after the other; then change to `slots` slots. Slots of
     /// spares are not counted, here and below.
     Reload { to: Generation, policy: Policy, slots: u32 },
+    /// Start nothing of this generation, which a reload is about to bring, until it is admitted.
+    Hold { generation: Generation },
+    /// What the generation waited for is there.
+    Admit { generation: Generation },
+    /// What it waited for will not come.
+    Abandon { generation: Generation, reason: String },
     /// Change to this number of slots.
     Scale { slots: u32 },
     /// Stop what runs, if anything does, then start this generation with this number of slots.
@@ -205,7 +211,13 @@ impl Event {
             | Event::Drained { worker }
             | Event::CanaryJudged { worker, .. }
             | Event::Exited { worker, .. } => Some(worker),
-            Event::Reload { .. } | Event::Scale { .. } | Event::Start { .. } | Event::Stop { .. } => None,
+            Event::Reload { .. }
+            | Event::Hold { .. }
+            | Event::Admit { .. }
+            | Event::Abandon { .. }
+            | Event::Scale { .. }
+            | Event::Start { .. }
+            | Event::Stop { .. } => None,
         }
     }
 }
@@ -272,6 +284,8 @@ pub enum Report {
     AgentLeft { agent: WorkerId, pid: Option<i32>, status: ExitStatus, killed: bool },
     /// An agent did not end in time and got SIGKILL.
     AgentOverdue { agent: WorkerId },
+    /// Nothing of this generation starts before it is admitted.
+    Held { generation: Generation },
     /// The command before the workers of this generation was started.
     BeforeStarted { process: WorkerId, generation: Generation },
     /// It ended well, `after_ms` after its spawn: the workers start.

@@ -136,6 +136,9 @@ impl App {
             settling: Vec::new(),
         });
         cx.report(Report::ReloadStarted { to });
+        if self.held == Some(to) {
+            cx.report(Report::Held { generation: to });
+        }
         self.step_reload(cx);
     }
 
@@ -147,11 +150,14 @@ impl App {
             if reload.pending.is_empty() {
                 break;
             }
-            let target = reload.target();
+            let (target, to, returns) = (reload.target(), reload.to, reload.failed.is_some());
+            if returns && self.is_held_up(target) {
+                // Nothing of the generation before ever ran: the slots stay as they are.
+                return self.end_roll_back(cx);
+            }
             if !self.may_start(target) {
                 return;
             }
-            let to = reload.to;
             let busy = (reload.starting.len() + reload.settling.len()) as u32;
             let alone = self.policy(to).canary_ms > 0 && self.reload.as_ref().is_some_and(Reload::is_first);
             let surge = if alone { 1 } else { self.policy(to).surge.max(1) };
@@ -326,7 +332,8 @@ impl App {
         self.step_reload(cx);
     }
 
-    /// There is no agent for the generation that the roll-back returns to: the slots stay as they are.
+    /// There is no agent for the generation that the roll-back returns to, or its command never ended well: the slots stay as they
+    /// are.
     pub(super) fn end_roll_back(&mut self, cx: &mut Cx<'_>) {
         if let Some(reload) = &mut self.reload {
             reload.pending.clear();

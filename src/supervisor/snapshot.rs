@@ -1,7 +1,7 @@
 //! What a new master needs to take over an app: plain data out of [`App`] and back in. The shell chooses the format.
 use super::agent::AgentSlot;
-use super::before::BeforeSlot;
 use super::app::{App, Cx, Role, Stopping};
+use super::before::BeforeSlot;
 use super::reload::{Queued, Reload};
 use super::slot::{SlotPhase, SlotState};
 use super::timers::{TimerKey, Timers};
@@ -60,6 +60,8 @@ pub struct AppSnapshot {
     pub reported_ready: bool,
     pub agent: AgentSnapshot,
     pub before: BeforeSnapshot,
+    /// The generation of which nothing starts before it is admitted.
+    pub held: Option<Generation>,
 }
 
 /// An app's agent and its slot.
@@ -178,6 +180,7 @@ impl App {
             reported_ready: self.reported_ready,
             agent: self.agent_snapshot(),
             before: self.before_snapshot(),
+            held: self.held,
         }
     }
 
@@ -279,6 +282,7 @@ impl App {
             then_start: None,
             agent: AgentSlot::new(snapshot.generation),
             before: BeforeSlot::new(snapshot.generation),
+            held: snapshot.held,
             reported_ready: snapshot.reported_ready,
             reported_end: false,
             touched_slots: BTreeSet::new(),

@@ -7,7 +7,7 @@ use super::reload::Queued;
 use super::slot::{SlotPhase, SlotState};
 use super::spares::{clamp_wanted, with_spares};
 use super::worker::Phase;
-use crate::ids::WorkerId;
+use crate::ids::{Generation, WorkerId};
 
 impl App {
     /// Whether the app was told to stop.
@@ -52,6 +52,50 @@ impl App {
         }
     }
 
+    /// Whether every slot is errored.
+    pub fn is_errored(&self) -> bool {
+        !self.slots.is_empty() && self.slots.iter().all(|slot| slot.phase == SlotPhase::Errored)
+    }
+
+    /// Whether no slot will ever have a worker again without a command: all errored or stopped.
+    pub fn is_over(&self) -> bool {
+        self.runs_nothing() && self.slots.iter().all(|s| matches!(s.phase, SlotPhase::Errored | SlotPhase::Stopped))
+    }
+
+    /// The generation of which nothing starts before it is admitted.
+    pub fn held(&self) -> Option<Generation> {
+        self.held
+    }
+
+    /// Holds back a generation that is about to start.
+    pub fn hold(&mut self, generation: Generation) {
+        self.held = Some(generation);
+    }
+
+    pub(super) fn admit_generation(&mut self, cx: &mut Cx<'_>, generation: Generation) {
+        if self.held.take_if(|held| *held == generation).is_some() {
+            self.reconcile_before(cx);
+            self.fill_waiting(cx, generation);
+            self.step_reload(cx);
+        }
+    }
+
+    /// A reload to the generation has failed; of a start, nothing will run.
+    pub(super) fn abandon_generation(&mut self, cx: &mut Cx<'_>, generation: Generation, reason: String) {
+        if self.held.take_if(|held| *held == generation).is_none() {
+            return;
+        }
+        if self.reload.as_ref().is_some_and(|reload| reload.to == generation) {
+            return self.fail_reload(cx, reason);
+        }
+        for index in 0..self.slots.len() as u32 {
+            if self.waits_to_start(index, generation) {
+                self.set_slot_phase(index, SlotPhase::Errored);
+            }
+        }
+        self.report_end(cx);
+    }
+
     /// Continues a start whose stop ended while no master lived.
     pub(super) fn resume_start(&mut self, cx: &mut Cx<'_>) {
         if self.is_stopped() && self.then_start.is_some() {
@@ -75,6 +119,7 @@ impl App {
         self.reset_before_backoff();
         self.agent = AgentSlot::new(to);
         self.before = BeforeSlot::new(to);
+        self.held = None;
         let wanted = self.generations();
         self.policies.retain(|generation, _| wanted.contains(generation));
         cx.report(Report::Started { to });
@@ -84,6 +129,7 @@ impl App {
     fn stop(&mut self, cx: &mut Cx<'_>, now: bool) {
         let now = now || self.stopping.is_some_and(|s| s.now);
         self.stopping = Some(Stopping { now });
+        self.held = None;
         self.reported_end = false;
         self.abandon_reload(cx);
         for index in 0..self.slots.len() as u32 {

@@ -90,7 +90,9 @@ impl Crew {
 
     /// For changes of everything but the phase, which [`Crew::set_phase`] changes.
     pub(super) fn get_mut(&mut self, id: &WorkerId) -> Option<&mut Worker> {
-        self.by_id.get_mut(id).or_else(|| self.agent.iter_mut().chain(&mut self.before).find(|process| process.id == *id))
+        self.by_id
+            .get_mut(id)
+            .or_else(|| self.agent.iter_mut().chain(&mut self.before).find(|process| process.id == *id))
     }
 
     /// The worker leaves, and nobody had asked it.

@@ -3,7 +3,8 @@ use super::client::get;
 use super::cluster::{Cluster, Folder, kill, wait_until};
 
 /// Answers with the number of the release; what `before.sh` does is up to each test.
-const APP: &str = "require('node:http').createServer((q, s) => s.end(process.env.CLUSTERD_GENERATION)).listen(process.env.PORT);";
+const APP: &str =
+    "require('node:http').createServer((q, s) => s.end(process.env.CLUSTERD_GENERATION)).listen(process.env.PORT);";
 
 /// An app of four workers whose `before` notes each run in `runs`, and then does as the test says.
 fn start(then: &str) -> Cluster {

@@ -4,7 +4,8 @@ use super::cluster::{Cluster, Folder, kill};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-const APP: &str = "require('node:http').createServer((q, s) => s.end('release RELEASE')).listen(process.env.PORT);";
+/// Answers with its release, as the client of a load expects.
+const APP: &str = "require('node:http').createServer((q, s) => s.end(JSON.stringify({ pid: process.pid, of: 'RELEASE' }))).listen(process.env.PORT);";
 
 fn release(folder: &Folder, name: &str) {
     folder.write(&format!("releases/{name}/app.js"), &APP.replace("RELEASE", name));
@@ -52,7 +53,9 @@ fn refused(cluster: &Cluster, args: &[&str]) -> String {
 }
 
 fn serves(cluster: &Cluster) -> String {
-    get(cluster.address(), "/").unwrap().lines().last().unwrap_or_default().to_owned()
+    let answer = get(cluster.address(), "/").unwrap();
+    let release = answer.split("\"of\":\"").nth(1).and_then(|rest| rest.split('"').next());
+    release.unwrap_or_default().to_owned()
 }
 
 fn states(cluster: &Cluster) -> Vec<(u64, String)> {
@@ -70,7 +73,7 @@ fn a_roll_back_goes_to_the_folder_before_and_stays_there_until_a_reload() {
     assert!(said.contains("no generation served before generation 1"), "{said}");
     link(cluster.folder.path(), "b");
     ok(&cluster, &["reload", "web"]);
-    assert_eq!(serves(&cluster), "release b");
+    assert_eq!(serves(&cluster), "b");
     // The file has changed since, and is not asked.
     configure(&cluster.folder, 1);
     let load = Load::start(cluster.address(), 4, true);
@@ -80,7 +83,7 @@ fn a_roll_back_goes_to_the_folder_before_and_stays_there_until_a_reload() {
     let seen = load.finish();
     assert_eq!((seen.refused, seen.cut, seen.hung, seen.wrong), (0, 0, 0, 0), "{seen:?}");
     assert!(said.contains("back to generation 1") && said.contains("releases/a"), "{said}");
-    assert_eq!((serves(&cluster).as_str(), cluster.app().workers_wanted), ("release a", 2));
+    assert_eq!((serves(&cluster).as_str(), cluster.app().workers_wanted), ("a", 2));
 
     let master = cluster.master_pid();
     kill(master, "KILL");
@@ -90,12 +93,12 @@ fn a_roll_back_goes_to_the_folder_before_and_stays_there_until_a_reload() {
     kill(cluster.worker_pids()[0], "KILL");
     cluster.wait_view("its replacement", |now| now.apps[0].restarts > 0);
     cluster.wait_ready(2);
-    assert_eq!(serves(&cluster), "release a", "also what is started now");
+    assert_eq!(serves(&cluster), "a", "also what is started now");
 
     ok(&cluster, &["rollback", "web", "--to", "2"]);
-    assert_eq!(serves(&cluster), "release b", "forward again");
+    assert_eq!(serves(&cluster), "b", "forward again");
     ok(&cluster, &["reload", "web"]);
-    assert_eq!((serves(&cluster).as_str(), cluster.app().workers_wanted), ("release b", 1), "by the file again");
+    assert_eq!((serves(&cluster).as_str(), cluster.app().workers_wanted), ("b", 1), "by the file again");
     cluster.stop();
 }
 
@@ -107,6 +110,6 @@ fn a_roll_back_into_a_folder_that_is_gone_is_refused_and_says_so() {
     std::fs::remove_dir_all(cluster.folder.path().join("releases/a")).unwrap();
     let said = refused(&cluster, &["rollback", "web"]);
     assert!(said.contains("the folder of generation 1 is gone") && said.contains("--to"), "{said}");
-    assert_eq!((serves(&cluster).as_str(), cluster.app().generation), ("release b", 2));
+    assert_eq!((serves(&cluster).as_str(), cluster.app().generation), ("b", 2));
     cluster.stop();
 }

@@ -417,7 +417,7 @@ fn a_configuration_that_no_longer_parses_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn a_reload_to_fewer_workers_gives_the_old_configuration_back() {
+fn configurations_are_held_for_a_roll_back_and_no_longer() {
     let folder = Folder::new();
     app(&folder, "1");
     let config = "[[app]]\nname = \"web\"\ncommand = [\"node\", \"app.js\"]\nworkers = 2\nlisten = \"127.0.0.1:0\"\n";
@@ -432,6 +432,8 @@ fn a_reload_to_fewer_workers_gives_the_old_configuration_back() {
         let links = std::fs::read_dir(&fds).unwrap().flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok());
         links.filter(|link| link.to_string_lossy().contains("memfd:source")).count()
     };
-    wait_until("one configuration is held", || held() == 1);
+    wait_until("that of each generation", || held() == 2);
+    assert!(cluster.cli(&["reload", "web"]).status.success());
+    wait_until("those of two that are the same count once", || held() == 2 && cluster.app().generation == 3);
     cluster.stop();
 }

@@ -1,5 +1,6 @@
 //! Configuration: the samples in `config/` load, what is generated from the settings is up to date, every flag and verb is documented.
 #![allow(clippy::unwrap_used)]
+mod deploy;
 mod parse;
 mod resolve;
 mod said;

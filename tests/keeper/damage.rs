@@ -96,7 +96,7 @@ pub(crate) fn a_damaged_note_costs_nobody_anything() {
     let workers = cluster.worker_pids();
     let (short, kept) = (Load::start(cluster.address(), 8, false), Load::start(cluster.address(), 4, true));
     short.wait_more(50);
-    let kinds = ["deployment", "app/", "slot/", "worker/", "serves/", "listener/", "source/", "*"];
+    let kinds = ["deployment", "app/", "slot/", "worker/", "serves/", "listener/", "releases/", "source/", "*"];
     for (n, kind) in kinds.iter().enumerate() {
         // Every kind in two ways; that nothing is there at all is not damage that a note could have.
         for way in [WAYS[n % 3], WAYS[(n + 1) % 3]] {

@@ -140,11 +140,9 @@ fn at_a_start_it_is_tried_again_as_a_worker_is_and_given_up() {
     while let [(id, Slot::BEFORE)] = spawned(&s.take())[..] {
         runs(&mut s, id);
         s.exit(id, 1);
-        let waits = s.app.before().unwrap().next_try_ms;
         tries += 1;
-        assert!(tries < 10 && (waits.is_some() || tries == 4), "{tries} {waits:?}");
-        s.pass(4_000 * u64::from(tries < 4));
-        // Its report was among the actions.
+        assert!(tries < 10, "it is never given up");
+        s.pass(4_000);
     }
     assert_eq!(tries, 4);
     assert!(s.app.is_errored() && s.app.is_over());
@@ -191,4 +189,71 @@ fn a_successor_takes_it_over_and_never_runs_it_again_once_it_has_ended_well() {
     let saved = notes(&mut s);
     let (_, actions) = succeed_under(&s, saved, &with_before());
     assert!(spawned(&actions).iter().all(|(_, slot)| *slot != Slot::BEFORE), "{actions:?}");
+}
+
+// ---- a generation that waits for other apps ----
+
+fn held() -> Stage {
+    let mut s = Stage::under(with_before(), 2);
+    runs(&mut s, 1);
+    s.exit(1, 0);
+    s.make_ready(2);
+    s.make_ready(3);
+    s.take();
+    s.tell(Event::Hold { generation: Generation(2) });
+    assert!(reload(&mut s).is_empty(), "not even its command starts");
+    s
+}
+
+#[test]
+fn a_reload_that_is_held_begins_when_it_is_admitted_and_the_old_workers_are_replaced_meanwhile() {
+    let mut s = held();
+    s.pass(5_000);
+    s.exit(2, 1);
+    let seen = s.take();
+    let old = |a: &Action| matches!(a, Action::Spawn { slot: Slot(0), generation: Generation(1), .. });
+    assert!(seen.iter().any(old), "{seen:?}");
+    let saved = notes(&mut s);
+    let (app, actions) = succeed_under(&s, saved, &with_before());
+    assert!(app.held() == Some(Generation(2)) && spawned(&actions).is_empty(), "{actions:?}");
+    s.replace(app);
+    s.tell(Event::Admit { generation: Generation(2) });
+    let seen = s.take();
+    assert!(seen.iter().any(|a| matches!(a, Action::Spawn { slot: Slot::BEFORE, .. })), "{seen:?}");
+}
+
+#[test]
+fn a_reload_whose_dependency_has_failed_fails_and_touches_no_worker() {
+    let mut s = held();
+    s.tell(Event::Abandon { generation: Generation(2), reason: "api was not reloaded".to_owned() });
+    let reports = s.reports();
+    assert_eq!(failure(&reports), Some("api was not reloaded"));
+    assert_eq!((s.app.ready_count(), s.app.held()), (2, None));
+}
+
+#[test]
+fn a_start_that_is_held_runs_nothing_and_ends_errored_where_what_it_waits_for_never_comes() {
+    for admit in [true, false] {
+        let mut s = Stage::held(policy(), 2);
+        assert!(spawned(&s.take()).is_empty());
+        s.pass(60_000);
+        let generation = Generation(1);
+        if admit {
+            s.tell(Event::Admit { generation });
+            assert_eq!(spawned(&s.take()), [(1, Slot(0)), (2, Slot(1))]);
+        } else {
+            s.tell(Event::Abandon { generation, reason: "api has failed".to_owned() });
+            assert!(s.reports().contains(&Report::AppErrored) && s.app.is_over());
+        }
+    }
+}
+
+#[test]
+fn a_stop_ends_the_wait() {
+    let mut s = Stage::held(policy(), 1);
+    s.take();
+    s.tell(Event::Stop { now: false });
+    assert!(s.reports().contains(&Report::AppStopped));
+    s.tell(Event::Admit { generation: Generation(1) });
+    assert!(spawned(&s.take()).is_empty());
 }

@@ -57,6 +57,15 @@ impl Stage {
         stage
     }
 
+    /// Just started, and held back until it is admitted.
+    pub(crate) fn held(policy: Policy, slots: u32) -> Stage {
+        let app = App::new(Generation(1), policy, slots);
+        let mut stage = Stage { app, now_ms: 0, next_worker: 1, seen: Vec::new(), worse: None };
+        stage.app.hold(Generation(1));
+        stage.step(|app, cx| app.start(cx));
+        stage
+    }
+
     /// With every worker ready.
     pub(crate) fn ready(slots: u32) -> Stage {
         let mut stage = Stage::new(slots);

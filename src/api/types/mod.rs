@@ -6,7 +6,10 @@
 mod tests;
 mod words;
 
-pub use words::{AgentState, AppStatus, Balance, BeforeState, EventType, LogFormat, Protocol, ReleaseState, ScaleBy, Steering, WorkerState};
+pub use words::{
+    AgentState, AppStatus, Balance, BeforeState, EventType, LogFormat, Protocol, ReleaseState, ScaleBy, Steering,
+    WorkerState,
+};
 
 use crate::config::log as domain;
 use crate::config::sources::Sources;
@@ -165,6 +168,12 @@ pub struct App {
     /// The command before its workers; absent without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Before>,
+    /// The apps that have to be ready before it starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<String>,
+    /// Those of them that it waits for now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<String>,
 }
 
 /// How the number of an app's workers follows its load.

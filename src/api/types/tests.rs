@@ -267,6 +267,8 @@ fn app() -> App {
         workers: Vec::new(),
         agent: None,
         before: None,
+        depends_on: Vec::new(),
+        waits_for: Vec::new(),
     }
 }
 
@@ -427,7 +429,13 @@ fn an_app_its_agent_and_one_that_is_gone() {
     same(&releases(), RELEASES);
     same(&RollbackRequest { to: Some(3) }, "{\n  \"to\": 3\n}");
     same(&App { name: "web".to_owned(), status: AppStatus::Gone, ..App::default() }, GONE);
-    let whole = App { workers: vec![worker()], agent: Some(agent()), before: Some(before()), ..app() };
+    let whole = App {
+        workers: vec![worker()],
+        agent: Some(agent()),
+        before: Some(before()),
+        waits_for: vec!["api".to_owned()],
+        ..app()
+    };
     let text = serde_json::to_string(&whole).unwrap();
     assert!(text.contains(r#""workers":[{"slot":1,"#) && text.contains(r#"}],"agent":{"command":"#), "{text}");
     assert_eq!(serde_json::from_str::<App>(&text).unwrap(), whole);

@@ -157,6 +157,8 @@ wire_words! {
         AgentDied = "agent_died",
         /// The agent was asked to end and is gone.
         AgentLeft = "agent_left",
+        /// An app waits for others before it starts.
+        AppWaits = "app_waits",
         /// The command before the workers runs.
         BeforeStarted = "before_started",
         /// It has ended well.

@@ -83,7 +83,10 @@ fn app_rows(id: String, app: &App) -> Vec<(&'static str, String)> {
     let mut rows = vec![
         ("id", id),
         ("namespace", app.namespace.clone()),
-        ("status", format!("{}, {} of {} workers ready{spares}", status_words(app), app.workers_ready, app.workers_wanted)),
+        (
+            "status",
+            format!("{}, {} of {} workers ready{spares}", status_words(app), app.workers_ready, app.workers_wanted),
+        ),
         ("command", app.command.join(" ")),
         ("folder", app.cwd.clone()),
         ("listens on", if app.listen.is_empty() { "no address".to_owned() } else { app.listen.join(" ") }),
@@ -107,6 +110,9 @@ fn app_rows(id: String, app: &App) -> Vec<(&'static str, String)> {
     if let Some(agent) = &app.agent {
         rows.push(("agent", agent.command.join(" ")));
         rows.push(("", format!("{}, started again {} times", agent.state, agent.restarts)));
+    }
+    if !app.depends_on.is_empty() {
+        rows.push(("depends on", app.depends_on.join(" ")));
     }
     if let Some(before) = &app.before {
         rows.push(("before", before.command.join(" ")));

@@ -239,8 +239,11 @@ fn deployment_tables(deployment: &Deployment, paint: Paint) -> String {
     text
 }
 
-/// The status, and whether the command before the workers is what it waits for.
+/// The status, and what it waits for: other apps, or the command before the workers.
 pub(super) fn status_words(app: &App) -> String {
+    if !app.waits_for.is_empty() {
+        return format!("{} (waits for {})", app.status, app.waits_for.join(", "));
+    }
     match app.before.as_ref().map(|before| before.state) {
         Some(BeforeState::Running | BeforeState::Waiting | BeforeState::Stopping) => format!("{} (before)", app.status),
         Some(BeforeState::Done | BeforeState::Failed | BeforeState::Stopped | BeforeState::Unknown) | None => {

@@ -35,7 +35,9 @@ const TABLE: Table<5> = Table {
 impl Releases {
     pub(super) fn run(&self, home: Option<&Path>) -> ExitCode {
         match self.ask(home) {
-            Ok(shown) if self.json => print(&(serde_json::to_string_pretty(&shown.releases).unwrap_or_default() + "\n")),
+            Ok(shown) if self.json => {
+                print(&(serde_json::to_string_pretty(&shown.releases).unwrap_or_default() + "\n"))
+            }
             Ok(shown) => print(&table(&shown.releases, &TimeZone::system(), Paint::of_stdout())),
             Err(error) => fail(error),
         }

@@ -47,7 +47,9 @@ const NO_DASHBOARD: Outcome = Refused(
 );
 const NO_SETTINGS: Outcome =
     Refused("settings are in the configuration of each app: clusterd init writes it, explained");
-const NO_CODE: Outcome = Refused("clusterd fetches no code: run git yourself, then clusterd reload NAME; clusterd rollback NAME goes back to the release before");
+const NO_CODE: Outcome = Refused(
+    "clusterd fetches no code: run git yourself, then clusterd reload NAME; clusterd rollback NAME goes back to the release before",
+);
 const PROFILE: Outcome =
     Refused("clusterd itself has no heap to look at; for a worker: clusterd profile web/0 --cpu 10s, or --heap");
 const UPGRADE: Outcome = Works("`upgrade`: the new binary takes over sockets and workers");

@@ -152,6 +152,8 @@ table! {
         env: BTreeMap<String, String>,
         /// What `env` is added to, where it is not the environment of clusterd itself.
         base_env: Option<BTreeMap<String, String>>,
+        /// Names of the apps that have to be ready first.
+        depends_on: Vec<String>,
         /// Texts of variables of `base_env` (or of clusterd itself) that are left out.
         filter_env: Vec<String>,
         /// What a new worker is asked for before clients reach it.
@@ -196,6 +198,10 @@ table! {
         flag flag("--autostart", WORKERS, "BOOL").hidden(),
         more "`clusterd start --no-autostart` says it of every app that it starts. `resurrect` does not ask: it starts what ran \
               when it was saved. A run in the foreground needs one app that starts";
+    /// Apps of the file that have to be ready before the workers of this one start.
+    depends_on: raw(Vec<At<String>> = Vec::new()), APP_NAMES, section "run",
+        more "`[\"api\"]`. At the first start of the file, and in the same order at a reload of several apps: `SIGHUP`, `reload all`. What happens \
+              to them later has no effect. See [Deploying](deploying.md#apps-that-need-each-other)";
     /// Command to run once before the workers of each start and reload: a migration. When it fails, the old workers serve on.
     before: plain(Option<Vec<String>> = None), optional(Command), unset "none", example r#"["npm", "run", "migrate"]"#,
         section "run",
@@ -628,6 +634,12 @@ const ENV_FILES: Texts<String> =
 const VARIABLE_TEXTS: Texts<String> = Texts {
     parse: parse::variable_text,
     words: "string, or array of strings",
+    most: TOO_MANY_ENTRIES,
+    empty: Some("[]"),
+};
+const APP_NAMES: Texts<String> = Texts {
+    parse: |text| Ok(name::check(text).map(|()| text.to_owned())?),
+    words: "name, or array of names",
     most: TOO_MANY_ENTRIES,
     empty: Some("[]"),
 };

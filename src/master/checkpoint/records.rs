@@ -4,8 +4,8 @@ use crate::ids::{Generation, WorkerId};
 use crate::limits;
 use crate::record::{self, RecordError, Value, record, variants};
 use crate::supervisor::{
-    AgentSnapshot, AppSnapshot, AutoscalerSnapshot, BeforeSnapshot, Phase, ReadyBy, ReloadSnapshot, SlotPhase, SlotSnapshot,
-    WorkerSnapshot,
+    AgentSnapshot, AppSnapshot, AutoscalerSnapshot, BeforeSnapshot, Phase, ReadyBy, ReloadSnapshot, SlotPhase,
+    SlotSnapshot, WorkerSnapshot,
 };
 use std::collections::BTreeMap;
 use thiserror::Error;
@@ -227,6 +227,7 @@ record! {
         9 agent = AgentSnapshot::default();
         10 wanted = 0;
         11 before = BeforeSnapshot::default();
+        12 held;
     }
 }
 
@@ -438,6 +439,7 @@ mod tests {
             reported_ready: true,
             agent: AgentSnapshot::default(),
             before: BeforeSnapshot::default(),
+            held: Some(Generation(3)),
         };
         let record = AppRecord {
             name: "a".repeat(64),

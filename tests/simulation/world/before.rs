@@ -11,7 +11,8 @@ pub(super) fn policy(random: &mut Random) -> Option<BeforePolicy> {
 
 impl World {
     pub(super) fn spawn_before(&mut self, id: WorkerId, generation: Generation) {
-        let other = self.processes.iter().find(|(other, p)| **other != id && p.slot == Slot::BEFORE && p.ended.is_none());
+        let other =
+            self.processes.iter().find(|(other, p)| **other != id && p.slot == Slot::BEFORE && p.ended.is_none());
         assert!(other.is_none(), "the command {id} starts and {:?} lives", other.map(|(id, _)| id));
         assert!(!self.before_done.contains(&generation), "the command of generation {generation} runs again");
         self.begin_process(id, Slot::BEFORE, generation);

@@ -1,6 +1,7 @@
 //! What holds in a world after every step, and once it has come to rest.
 use super::{Coming, World};
-use clusterd::supervisor::{Phase, SlotPhase};
+use clusterd::ids::WorkerId;
+use clusterd::supervisor::{Action, App, Phase, Report, SlotPhase};
 use std::collections::BTreeMap;
 
 impl World {
@@ -79,5 +80,43 @@ impl World {
             self.processes.iter().map(|(id, p)| (id, p.generation, p.running, p.ended, p.deaf)).collect();
         let agents = self.check_agent_at_rest(app);
         assert_eq!(living.len(), filled + agents, "processes beyond the slots live on: {living:?}; known: {known:?}");
+    }
+
+    /// During a reload nothing is drained that would leave fewer ready workers than there were.
+    pub(super) fn check_floor(&mut self, app: &App, ready_before: u32, actions: &[Action]) {
+        let mut ready_before = ready_before;
+        for action in actions {
+            match action {
+                Action::Report(Report::ReloadStarted { .. }) => self.floor = Some(ready_before),
+                Action::Report(Report::Scaled { .. }) => {
+                    // A reload that follows in the same step begins with what the scaling left.
+                    ready_before = app.serving_count();
+                    self.floor = None;
+                }
+                Action::Report(Report::ReloadDone { .. } | Report::ReloadFailed { .. }) => self.floor = None,
+                Action::Report(Report::WorkerLeaving { .. }) => {
+                    self.floor = self.floor.map(|floor| floor.saturating_sub(1));
+                }
+                Action::Report(Report::WorkerDied { .. }) => {}
+                _ => {}
+            }
+        }
+        if let Some(floor) = self.floor.filter(|_| app.is_reloading() && !app.is_stopping()) {
+            // Workers that misbehave are lost without having ended.
+            let failed =
+                actions.iter().filter(|a| matches!(a, Action::Report(Report::WorkerDied { .. }))).count() as u32;
+            let is_beside = |id: &WorkerId| self.processes.get(id).is_some_and(|p| p.slot.is_beside());
+            let ended = |a: &&Action| match a {
+                Action::Terminate { worker } | Action::Abort { worker } | Action::Kill { worker } => !is_beside(worker),
+                _ => false,
+            };
+            let failed = failed + actions.iter().filter(ended).count() as u32;
+            if failed > 0 {
+                self.floor = Some(floor.saturating_sub(failed));
+                return;
+            }
+            let ready = app.serving_count();
+            assert!(ready >= floor, "{} serving workers in a reload that began with {floor}", ready);
+        }
     }
 }
