@@ -121,6 +121,21 @@ test('lines of logs come as they are printed', async () => {
   while (!line.value.message.includes('answered')) line = await lines.next();
   assert.equal(line.value.app_name, 'talks');
   await lines.return();
+  const printed = async () => {
+    const all = [];
+    for await (const { message } of clusterd.logs({ app: 'talks' })) all.push(message);
+    return all;
+  };
+  assert.deepEqual(await printed(), ['listens', 'answered']);
+  const { log } = app;
+  fs.renameSync(log.out, `${log.out}.moved`);
+  assert.deepEqual((await clusterd.reloadLogs()).map(({ name, ok }) => [name, ok]), [['talks', true]]);
+  await answer(app);
+  // Until it is written.
+  while ((await printed()).length === 0);
+  assert.equal((await clusterd.flush('talks'))[0].ok, true);
+  assert.deepEqual([await printed(), fs.readFileSync(`${log.out}.moved`, 'utf8')], [[], 'listens\nanswered\n']);
+  await assert.rejects(clusterd.trigger('talks', 'nothing'), (error) => error instanceof ClusterdError && error.status >= 400);
   await clusterd.delete('talks', { now: true });
 });
 

@@ -138,6 +138,24 @@ class Clusterd {
     return this.#change(target, 'reset');
   }
 
+  /** Calls an action that workers offer (`@pm2/io`), of one worker or of all; `message` has what each has answered. */
+  trigger(target, action, parameter, { slot } = {}) {
+    return this.#change(target, 'trigger', { action, parameter, slot });
+  }
+
+  /** Empties log files. */
+  flush(target = 'all') {
+    return this.#change(target, 'logs/flush');
+  }
+
+  /** Opens every log file again, after they were moved. */
+  async reloadLogs() {
+    const deployments = await this.deployments();
+    if (deployments.length === 0) throw this.#nothingRuns();
+    const reopened = deployments.map(({ socket }) => ask(socket, 'POST', '/v1/logs/reopen', { timeout: this.#timeout }));
+    return (await Promise.all(reopened)).map((done, at) => ({ name: deployments[at].name, ...done }));
+  }
+
   /** The environment of an app's workers. */
   async env(name) {
     const [{ socket, app }] = await this.#wanted(name);
@@ -299,7 +317,8 @@ function withCallback(plain) {
   };
 }
 const ASYNC = [
-  'deployments', 'apps', 'list', 'describe', 'start', 'reload', 'restart', 'stop', 'delete', 'scale', 'sendSignal', 'reset', 'env',
+  'deployments', 'apps', 'list', 'describe', 'start', 'reload', 'restart', 'stop', 'delete', 'scale', 'sendSignal', 'reset',
+  'trigger', 'flush', 'reloadLogs', 'env',
 ];
 for (const name of ASYNC) Clusterd.prototype[name] = withCallback(Clusterd.prototype[name]);
 

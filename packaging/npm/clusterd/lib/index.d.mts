@@ -278,6 +278,17 @@ export class Clusterd {
   sendSignal(signal: string | number, target: Target, callback: Callback<Done[]>): void;
   reset(target: Target): Promise<Done[]>;
   reset(target: Target, callback: Callback<Done[]>): void;
+  /** Calls an action that workers offer (`@pm2/io`). */
+  trigger(target: Target, action: string, parameter?: string, options?: { slot?: number }): Promise<Done[]>;
+  trigger(target: Target, action: string, callback: Callback<Done[]>): void;
+  trigger(target: Target, action: string, parameter: string, callback: Callback<Done[]>): void;
+  /** Empties log files: of every app, unless a target is given. */
+  flush(target?: Target): Promise<Done[]>;
+  flush(callback: Callback<Done[]>): void;
+  flush(target: Target, callback: Callback<Done[]>): void;
+  /** Opens every log file again; the names are those of deployments. */
+  reloadLogs(): Promise<Done[]>;
+  reloadLogs(callback: Callback<Done[]>): void;
   env(name: string): Promise<Record<string, string>>;
   env(name: string, callback: Callback<Record<string, string>>): void;
   logs(options?: LogOptions): Stream<LogLine>;
