@@ -10,12 +10,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 import venv
 
-from common import BINARY, PATIENCE_S, ROOT, WORK, fresh, free_port, skip
+from common import BINARY, PATIENCE_S, ROOT, WORK, free_port, skip
 
 PACKAGING = ROOT / "packaging"
 KUBERNETES = ["1.30", "1.33"]
@@ -170,7 +171,7 @@ def what_belongs_together(kinds):
     assert container["command"] == ["clusterd", "-c", f"{mounts['config']}/cluster.toml"]
     assert kinds["PodDisruptionBudget"]["spec"]["maxUnavailable"] < deployment["spec"]["replicas"]
     did("ports, names and times of the files of Kubernetes fit together")
-    return container, text
+    return container, text, pod["spec"]
 
 
 APP = "require('node:http').createServer((request, response) => response.end('served')).listen(process.env.PORT)"
@@ -195,15 +196,29 @@ def wait_for(what, holds):
         time.sleep(0.05)
 
 
-def a_pod(container, text):
-    """A clusterd with the file of the ConfigMap: probes as a kubelet makes them, a scrape, and the end of the pod."""
+def a_pod(container, text, pod):
+    """A clusterd with the file of the ConfigMap: probes as a kubelet makes them, a scrape, and the end of the pod. Where this is root, its
+    user is that of the pod, and the token belongs to root and its group, as fsGroup has it."""
     binary = os.environ.get("CLUSTERD_BINARY") or BINARY
     if not os.access(binary, os.X_OK):
         return skip("there is no clusterd for what the pod says; run packaging/build binary first")
-    folder = fresh("pod")
+    # A place that any user can reach.
+    with tempfile.TemporaryDirectory(prefix="clusterd-pod-") as place:
+        return run_pod(pathlib.Path(place), shutil.copy(binary, place), container, text, pod)
+
+
+def run_pod(folder, binary, container, text, pod):
     (folder / "app.js").write_text(APP)
     (folder / "token").write_text("0123456789abcdef0123456789abcdef")
     (folder / "token").chmod(0o600)
+    user = {}
+    if os.geteuid() == 0:
+        uid, gid, group = (pod["securityContext"][key] for key in ("runAsUser", "runAsGroup", "fsGroup"))
+        user = {"user": uid, "group": gid, "extra_groups": [group]}
+        os.chown(folder / "token", 0, group)
+        [volume] = [volume for volume in pod["volumes"] if "secret" in volume]
+        (folder / "token").chmod(volume["secret"]["defaultMode"])
+        os.chown(folder, uid, gid)
     http, control = free_port(), free_port()
     replaced = {
         "/run/clusterd/": f"{folder}/",
@@ -229,24 +244,25 @@ def a_pod(container, text):
     probes = {name: container[name]["httpGet"]["path"] for name in ("readinessProbe", "livenessProbe")}
     environment = {**os.environ, "CLUSTERD_HOME": str(folder / "home")}
     with open(folder / "log", "wb") as log:
-        pod = subprocess.Popen([binary, "-c", folder / "cluster.toml"], env=environment, stdout=log, stderr=log)
+        command = [binary, "-c", folder / "cluster.toml"]
+        process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log, **user)
     try:
         ready = lambda: status_of(address, control, probes["readinessProbe"])[0]  # noqa: E731
-        wait_for("readiness", lambda: ready() == 200 or pod.poll() is not None)
-        assert pod.poll() is None, (folder / "log").read_text()
+        wait_for("readiness", lambda: ready() == 200 or process.poll() is not None)
+        assert process.poll() is None, (folder / "log").read_text()
         assert status_of(address, control, probes["livenessProbe"])[0] == 200
         status, metrics = status_of(address, control, "/metrics", (folder / "token").read_text())
         assert status == 200 and "clusterd_" in metrics, (status, metrics[:200])
         assert status_of(address, control, "/metrics")[0] == 401
         # What preStop hooks are for: the pod says that it is not ready, and serves on.
-        pod.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
         wait_for("503", lambda: ready() == 503)
         assert status_of(address, http, "/") == (200, "served")
-        assert pod.wait(PATIENCE_S) == 0
+        assert process.wait(PATIENCE_S) == 0
     finally:
-        if pod.poll() is None:
-            pod.kill()
-            pod.wait()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
     return did("probes, metrics and the end of a pod are as the files say")
 
 
