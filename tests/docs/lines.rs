@@ -6,6 +6,7 @@ use crate::shell;
 use clusterd::cli::command_line;
 use clusterd::config::resolve::resolve;
 use clusterd::config::sources::{FileSource, Sources};
+use std::fs;
 use std::process::Command;
 
 /// The languages of blocks with commands; of `console` only lines behind `$ `, the others being what was printed.
@@ -209,4 +210,32 @@ fn every_block_for_a_shell_is_one_that_a_shell_reads() {
         assert!(read.status.success(), "{name}: {}\n{script}", String::from_utf8_lossy(&read.stderr));
     }
     assert!(count > 2, "{count} pages");
+}
+
+/// Units for systemd, with programs that are there in the place of those that are not.
+#[test]
+fn every_unit_is_one_that_systemd_takes() {
+    if Command::new("systemd-analyze").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: systemd-analyze is not here");
+        return;
+    }
+    let folder = std::env::temp_dir().join(format!("clusterd-docs-units-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let mut count = 0;
+    for (name, page) in &pages() {
+        for block in page.blocks.iter().filter(|block| block.language() == "ini" && block.text().contains("[Service]"))
+        {
+            count += 1;
+            let unit = folder.join(format!("page-{count}.service"));
+            let text = block.text().replace("/usr/local/bin/clusterd", "/bin/true").replace("User=deploy", "User=root");
+            fs::write(&unit, text).unwrap();
+            let checked = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&unit).output().unwrap();
+            let said = String::from_utf8_lossy(&checked.stderr);
+            // It also reports units of the machine.
+            let wrong: Vec<&str> = said.lines().filter(|line| line.contains("page-")).collect();
+            assert_eq!(wrong, Vec::<&str>::new(), "{name}:{}", block.line);
+        }
+    }
+    fs::remove_dir_all(folder).unwrap();
+    assert!(count > 0, "{count} units");
 }
