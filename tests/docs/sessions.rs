@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 const SESSION_MAX_S: u32 = 240;
 /// How often a session looks for what it waits for, every 50 ms.
 const WAIT_MAX: u32 = 600;
-/// Where the session's home folder is on the page.
-const HOME_ON_PAGE: &str = "/home/ann";
+/// Folders as they are on the page, and below the folder of the session. The longer of two comes first.
+const FOLDERS: [(&str, &str); 2] = [("/srv/web", "/srv/web"), ("/home/ann", "")];
 /// The ports that pages use.
 const PORTS: [&str; 3] = ["8080", "8081", "9615"];
 /// Where a session looks for free ones: the kernel gives none of these to clients, who would be in the way.
@@ -46,14 +46,19 @@ impl Session {
         Session { folder, ports }
     }
 
+    /// Each folder and port on the page and here.
+    fn places(&self) -> Vec<(String, String)> {
+        let folders = FOLDERS.map(|(page, here)| (page.to_owned(), format!("{}{here}", self.folder.display())));
+        let ports = self.ports.iter().map(|(page, here)| ((*page).to_owned(), here.clone()));
+        folders.into_iter().chain(ports).collect()
+    }
+
     fn here(&self, text: &str) -> String {
-        let home = self.folder.to_str().unwrap();
-        self.ports.iter().fold(text.replace(HOME_ON_PAGE, home), |text, (page, here)| text.replace(page, here))
+        self.places().iter().fold(text.to_owned(), |text, (page, here)| text.replace(page, here))
     }
 
     fn on_page(&self, text: &str) -> String {
-        let home = self.folder.to_str().unwrap();
-        self.ports.iter().fold(text.replace(home, HOME_ON_PAGE), |text, (page, here)| text.replace(here, page))
+        self.places().iter().fold(text.to_owned(), |text, (page, here)| text.replace(here, page))
     }
 
     fn command(&self, program: &str) -> Command {
@@ -282,7 +287,8 @@ pub(crate) fn check(name: &str) {
 }
 
 /// Pages that are run. A page with a block `console` that is missing here would never be.
-const RUN: [&str; 4] = ["docs/debugging.md", "docs/migrating.md", "docs/monitoring.md", "docs/tutorial.md"];
+const RUN: [&str; 5] =
+    ["docs/debugging.md", "docs/deploying.md", "docs/migrating.md", "docs/monitoring.md", "docs/tutorial.md"];
 
 #[test]
 fn every_page_with_a_session_is_run() {
