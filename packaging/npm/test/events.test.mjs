@@ -40,12 +40,12 @@ async function upTo(type, events) {
 }
 
 /** A control socket that is answered by `answer(request, response)`, but for /v1/apps. */
-async function pretended(clusterd, answer) {
+async function pretended(clusterd, answer, name = 'pretended') {
   const server = http.createServer((request, response) => {
     if (request.url !== '/v1/apps') return answer(request, response);
-    return response.end(JSON.stringify({ name: 'pretended', apps: [{ name: 'web', id: 0, namespace: 'default' }] }));
+    return response.end(JSON.stringify({ name, apps: [{ name: 'web', id: 0, namespace: 'default' }] }));
   });
-  server.listen(path.join(clusterd.home, 'run', 'pretended.sock'));
+  server.listen(path.join(clusterd.home, 'run', `${name}.sock`));
   await once(server, 'listening');
   return server;
 }
@@ -195,6 +195,26 @@ test('after a break events go on after the last one', async () => {
   const ids = [];
   for await (const event of clusterd.events({ kept: true })) ids.push(event.id);
   assert.deepEqual([ids, asked], [[1, 2, 3, 4], [null, '2', '3']]);
+});
+
+test('events of many deployments come together, without a warning of Node', async () => {
+  const clusterd = await client();
+  const warnings = [];
+  process.on('warning', (warning) => warnings.push(warning.message));
+  const names = Array.from({ length: 20 }, (_, number) => `many-${number}`);
+  const servers = await Promise.all(names.map((name) => pretended(clusterd, (request, response) => response.write(line(1)), name)));
+  const events = clusterd.events({ kept: true });
+  const seen = new Set();
+  while (seen.size < names.length) seen.add((await events.next()).value.deployment);
+  assert.deepEqual([...seen].sort(), names.sort());
+  await assert.rejects(clusterd.events({ after: 1 }).next(), /ids count for one deployment/);
+  await events.return();
+  for (const server of servers) {
+    server.closeAllConnections?.();
+    server.close();
+  }
+  await pause(0);
+  assert.deepEqual(warnings, []);
 });
 
 test('a request that is not answered fails in time, and says which', async () => {
