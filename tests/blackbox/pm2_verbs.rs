@@ -123,7 +123,7 @@ fn options_change_one_app_for_good() {
 fn numbers_and_lists_are_as_scripts_know_them() {
     let home = Home::new();
     home.folder.write("web.js", APP);
-    home.ok(&["start", "web.js", "-i", "2", "--cron", "0 3 * * *", "--watch"]);
+    home.ok(&["start", "web.js", "-i", "2", "--cron", "0 3 * * *", "--watch", "--", "--one"]);
     home.ok(&["start", "-n", "job", "-i", "1", "--ready", "1ms", "--", "sleep", "1000"]);
     let pids: Vec<i32> = home.run(&["pid", "web"]).1.lines().map(|line| line.parse().unwrap()).collect();
     assert!(pids.len() == 2 && pids.iter().all(|pid| alive(*pid)));
@@ -138,6 +138,7 @@ fn numbers_and_lists_are_as_scripts_know_them() {
         let env = &one["pm2_env"];
         assert_eq!((env["status"].as_str(), env["NODE_APP_INSTANCE"].as_u64()), (Some("online"), Some(slot as u64)));
         assert!(env["pm_exec_path"].as_str().unwrap().ends_with("/web.js"));
+        assert_eq!(env["args"], serde_json::json!(["--one"]));
         assert!(env["pm_out_log_path"].as_str().unwrap().ends_with("web-out.log"));
         assert_eq!((env["watch"].as_bool(), env["cron_restart"].as_str()), (Some(true), Some("0 3 * * *")));
     }

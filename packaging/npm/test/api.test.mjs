@@ -91,6 +91,7 @@ test('start, list, reload, scale, stop, start, delete', async () => {
   const { pm_id: id, monit, pm2_env: fields } = inTheOtherForm[0];
   assert.ok(monit.memory > 1 << 20 && monit.cpu >= 0 && fields.pm_uptime <= Date.now(), monit);
   assert.deepEqual([id, fields.status, fields.exec_mode, fields.instances], [app.id, 'online', 'cluster_mode', 3]);
+  assert.deepEqual([fields.args, path.basename(fields.pm_exec_path)], [['--one', 'two words'], 'app.cjs']);
   assert.deepEqual(new Set(inTheOtherForm.map((each) => each.pm2_env.NODE_APP_INSTANCE)), new Set([0, 1, 2]));
 
   assert.deepEqual(await clusterd.delete('web'), [{ name: 'web', ok: true, message: 'web is deleted' }]);

@@ -70,8 +70,9 @@ fn process(app: &App, worker: &Worker, deployment: Option<&Deployment>) -> Value
     let began_ms = worker.uptime_ms.map(ago);
     let cpu = worker.cpu_ms.zip(worker.uptime_ms).filter(|(_, up_ms)| *up_ms > 0);
     let cpu = cpu.map_or(0, |(used_ms, up_ms)| used_ms.saturating_mul(100) / up_ms);
-    let script = app.command.iter().find(|word| Path::new(&app.cwd).join(word).is_file());
-    let script = script.or(app.command.first()).map(|word| Path::new(&app.cwd).join(word).display().to_string());
+    // The words before the script are its interpreter and what that is told.
+    let at = app.command.iter().position(|word| Path::new(&app.cwd).join(word).is_file()).unwrap_or(0);
+    let script = app.command.get(at).map(|word| Path::new(&app.cwd).join(word).display().to_string());
     let actions: Vec<Value> = worker.actions.iter().map(|name| json!({ "action_name": name })).collect();
     json!({
         "pid": worker.pid.unwrap_or(0),
@@ -85,7 +86,7 @@ fn process(app: &App, worker: &Worker, deployment: Option<&Deployment>) -> Value
             "status": status(app, worker),
             "pm_exec_path": script,
             "pm_cwd": app.cwd,
-            "args": app.command.get(1..).unwrap_or_default(),
+            "args": app.command.get(at + 1..).unwrap_or_default(),
             "exec_mode": if app.protocol == "none" { "fork_mode" } else { "cluster_mode" },
             "instances": app.workers_wanted,
             "NODE_APP_INSTANCE": worker.slot,
@@ -102,7 +103,6 @@ fn process(app: &App, worker: &Worker, deployment: Option<&Deployment>) -> Value
             "max_memory_restart": app.memory_limit_bytes,
             "axm_actions": actions,
             "axm_monitor": worker.custom_metrics,
-            "version": deployment.map(|deployment| &deployment.version),
         },
     })
 }
