@@ -8,6 +8,7 @@ use super::app::App;
 use super::checkpoint;
 use super::checkpoint::records::{ReleaseRecord, ReleaseResult};
 use super::context::Context;
+use super::lifecycle::refusal_while_stopped;
 use super::system::System;
 use crate::api::Answer;
 use crate::api::types as wire;
@@ -127,7 +128,8 @@ enum NoWayBack {
 
 /// A text with a bound, for a record.
 pub(super) fn cut(text: &str) -> String {
-    text[..text.floor_char_boundary(WORDS_BYTES_MAX)].to_owned()
+    let end = (0..=text.len().min(WORDS_BYTES_MAX)).rev().find(|at| text.is_char_boundary(*at));
+    text[..end.unwrap_or(0)].to_owned()
 }
 
 /// A generation begins: it was prepared, and its workers are about to start.
@@ -193,6 +195,9 @@ fn serve(cx: &mut Context<impl System>, ix: AppIx, generation: Generation) {
 /// # Errors
 /// There is none, and what to do.
 pub(super) fn way_back(cx: &Context<impl System>, ix: AppIx, to: Option<u32>) -> Result<Sources, Answer> {
+    if let Some(why) = refusal_while_stopped(cx, ix) {
+        return Err(Answer::Refused(why));
+    }
     let app = &cx.apps[ix];
     let name = &app.name;
     let refused = |why: String| Answer::Refused(format!("{name} cannot go back: {why}; see clusterd releases {name}"));

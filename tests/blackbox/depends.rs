@@ -1,5 +1,5 @@
 //! Apps that depend on others: the order of a start and of a reload.
-use super::cluster::{Cluster, Folder, kill};
+use super::cluster::{Cluster, Folder, kill, wait_until};
 use std::fs;
 
 /// `web` depends on `api`, which is ready when the file `go` is there. Each notes its start in `order`.
@@ -31,6 +31,7 @@ fn order(cluster: &Cluster) -> String {
 fn an_app_starts_when_what_it_depends_on_is_ready_and_is_reloaded_after_it() {
     let cluster = start(NOTIFY, "ready = \"notify\"");
     cluster.wait_line("web: waits for api");
+    wait_until("the start of api", || order(&cluster) == "api 1\n");
     let master = cluster.master_pid();
     kill(master, "KILL");
     cluster.wait_view("the next master", |now| now.master_pid != master);
@@ -39,13 +40,13 @@ fn an_app_starts_when_what_it_depends_on_is_ready_and_is_reloaded_after_it() {
     assert_eq!(order(&cluster), "api 1\n");
     cluster.folder.write("go", "");
     cluster.wait_view("both", |now| now.apps.iter().all(|app| app.workers_ready == 1));
-    assert_eq!(order(&cluster), "api 1\nweb 1\n");
+    wait_until("the start of web", || order(&cluster) == "api 1\nweb 1\n");
 
     cluster.signal("HUP");
     cluster.wait_view("the reload of both", |now| now.apps.iter().all(|app| app.status.as_str() == "reloading"));
     cluster.folder.write("go", "");
     cluster.wait_view("its end", |now| now.apps.iter().all(|app| app.generation == 2 && app.workers_ready == 1));
-    assert_eq!(order(&cluster), "api 1\nweb 1\napi 2\nweb 2\n");
+    wait_until("the start of its successor", || order(&cluster) == "api 1\nweb 1\napi 2\nweb 2\n");
     cluster.stop();
 }
 

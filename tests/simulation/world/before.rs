@@ -6,7 +6,7 @@ use clusterd::supervisor::{BeforePolicy, ExitStatus};
 
 /// A third of all generations have one.
 pub(super) fn policy(random: &mut Random) -> Option<BeforePolicy> {
-    random.percent(33).then(|| BeforePolicy { timeout_ms: 1_000, kill_timeout_ms: 500 })
+    random.percent(33).then_some(BeforePolicy { timeout_ms: 1_000, kill_timeout_ms: 500 })
 }
 
 impl World {
@@ -23,7 +23,8 @@ impl World {
         let bad = self.bad_befores.contains(&self.processes[&id].generation);
         let took = self.random.between(5, 400);
         let trouble = self.trouble();
-        if !bad && !(trouble && self.random.percent(10)) {
+        let fails = bad || (trouble && self.random.percent(10));
+        if !fails {
             self.plan(took, Coming::Ends(id, ExitStatus::Code(0)));
         } else if self.random.percent(70) {
             self.plan(took, Coming::Ends(id, ExitStatus::Code(1)));
