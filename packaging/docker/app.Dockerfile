@@ -13,4 +13,4 @@ EXPOSE 8080
 ENV CLUSTERD_HOME=/tmp/clusterd
 # docker stop waits 10 s before it kills: the drain and the end of a worker fit into that.
 CMD ["clusterd", "--workers", "max", "--port", "8080", "--drain-timeout", "8s", "--kill-timeout", "1s", \
-     "--log-format", "json", "--", "node", "app.js"]
+     "--log", "/dev/stdout", "--log-format", "json", "--", "node", "app.js"]

@@ -133,10 +133,14 @@ def read_only_and_not_root():
     """
     port = free_port()
     command = ["unshare", "--mount", "sh", "-c", script, "sh", root, "-w", "2", "--port", port, "--log-format", "json"]
-    command += ["--", "/worker"]
-    with running(command, stdout=subprocess.PIPE, text=True) as clusterd:
+    command += ["--log", "/dev/stdout", "--", "/worker"]
+    ours, theirs = os.pipe()
+    # As runc does for a container's user.
+    os.fchown(theirs, 4711, 4712)
+    with running(command, stdout=theirs) as clusterd, os.fdopen(ours) as lines:
+        os.close(theirs)
         answer = answer_of(port, running=clusterd)
-        line = json.loads(clusterd.stdout.readline())
+        line = json.loads(lines.readline())
     assert answer == "uid 4711 gid 4712 groups", answer
     assert (line["app_name"], line["message"]) == ("worker", "listening"), line
 

@@ -43,10 +43,7 @@ def unpacked(release, packages):
     for words in [["update"], ["install", "-y", "--download-only", *packages]]:
         if subprocess.run(["apt-get", "-qq", *words], env=env, stdout=subprocess.DEVNULL, timeout=300).returncode != 0:
             return None
-    # Debian 11 installs bin and lib as folders or as links; in an empty root, links.
-    for part in ["bin", "sbin", "lib", "lib64"]:
-        (root / "usr" / part).mkdir(parents=True)
-        (root / part).symlink_to(f"usr/{part}")
+    root.mkdir()
     for package in sorted((folder / "archives").glob("*.deb")):
         subprocess.run(["dpkg-deb", "-x", package, root], check=True)
     for kind in ["passwd", "group"]:
@@ -68,7 +65,7 @@ def musl(source):
     library = root / "usr" / "lib" / MUSL
     worker = ["cc", "-O1", "-nostdinc", "-nostdlib", "-no-pie", "-fno-stack-protector", "-o", root / "worker"]
     worker += ["-isystem", root / "usr" / "include" / MUSL, library / "crt1.o", library / "crti.o", source]
-    worker += [library / "libc.so", library / "crtn.o", f"-Wl,-dynamic-linker,/lib/ld-musl-{MACHINE}.so.1"]
+    worker += ["-L", root / "lib" / MUSL, "-lc", library / "crtn.o", f"-Wl,-dynamic-linker,/lib/ld-musl-{MACHINE}.so.1"]
     subprocess.run(worker, check=True)
     if not (root / "bin" / "sh").exists():
         (root / "bin" / "sh").symlink_to("busybox")
