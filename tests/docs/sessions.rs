@@ -18,7 +18,7 @@ const SESSION_MAX_S: u32 = 240;
 /// How often a session looks for what it waits for, every 50 ms.
 const WAIT_MAX: u32 = 600;
 /// Folders as they are on the page, and below the folder of the session. The longer of two comes first.
-const FOLDERS: [(&str, &str); 2] = [("/srv/web", "/srv/web"), ("/home/ann", "")];
+const FOLDERS: [(&str, &str); 2] = [("/srv/web", "/srv/web"), ("/home/you", "")];
 /// The ports that pages use.
 const PORTS: [&str; 3] = ["8080", "8081", "9615"];
 /// Where a session looks for free ones: the kernel gives none of these to clients, who would be in the way.
