@@ -243,7 +243,10 @@ def run_pod(folder, binary, container, text, pod):
             return skip("this machine has no address but loopback")
     probes = {name: container[name]["httpGet"]["path"] for name in ("readinessProbe", "livenessProbe")}
     environment = {**os.environ, "CLUSTERD_HOME": str(folder / "home")}
-    with open(folder / "log", "wb") as log:
+    with open(folder / "log", "ab") as log:
+        if user:
+            # As runtimes do with what becomes the stdout of a container's user, who opens /dev/stdout.
+            os.fchown(log.fileno(), user["user"], user["group"])
         command = [binary, "-c", folder / "cluster.toml"]
         process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log, **user)
     try:
