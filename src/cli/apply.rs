@@ -131,13 +131,17 @@ fn find_all(known: &Known, targets: &[String], grain: Grain) -> (Vec<Found>, boo
 }
 
 /// Each app behind those of its deployment that it depends on.
-fn in_order(mut left: Vec<Found>) -> Vec<Found> {
+fn in_order(apps: Vec<Found>) -> Vec<Found> {
+    behind(apps, |one, other| {
+        let on = one.view.as_ref().map_or(&[][..], |view| &view.depends_on);
+        one.deployment == other.deployment && on.contains(&other.app)
+    })
+}
+
+/// Sorts so that each comes behind those that it depends on.
+pub(super) fn behind<T>(mut left: Vec<T>, depends: impl Fn(&T, &T) -> bool) -> Vec<T> {
     let mut sorted = Vec::new();
     while !left.is_empty() {
-        let depends = |one: &Found, other: &Found| {
-            let on = one.view.as_ref().map_or(&[][..], |view| &view.depends_on);
-            one.deployment == other.deployment && one.app != other.app && on.contains(&other.app)
-        };
         let next = left.iter().position(|one| !left.iter().any(|other| depends(one, other))).unwrap_or(0);
         sorted.push(left.remove(next));
     }
@@ -177,4 +181,16 @@ pub(super) fn report(outcomes: impl IntoIterator<Item = Outcome>) -> ExitCode {
         }
     }
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_depend_on_comes_first_and_the_order_stays_else() {
+        let depends = |one: &u32, other: &u32| (*one, *other) == (1, 3) || (*one, *other) == (3, 4);
+        assert_eq!(behind(vec![1, 2, 3, 4], depends), [2, 4, 3, 1]);
+        assert_eq!(behind(vec![2, 1], depends), [2, 1]);
+    }
 }

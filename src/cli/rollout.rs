@@ -1,6 +1,6 @@
 //! Runs what was named in the background: apps that exist get it as their new configuration, the others a deployment of
 //! their own. For `start`, and for `restart` and `reload` of a file.
-use super::apply::Outcome;
+use super::apply::{Outcome, behind};
 use super::commands::reload::reload_app;
 use super::error::CommandError;
 use super::launch::{self, Novelty};
@@ -123,8 +123,11 @@ fn replace(
         Err(error) => return vec![Err(error)],
     }
     let change = Change { env: None, sources: Some(Box::new(sources)) };
+    let depends = |one: &&Found, other: &&Found| {
+        config.apps.iter().any(|app| app.name == one.app && app.depends_on.contains(&other.app))
+    };
     let mut outcomes = Vec::new();
-    for found in apps {
+    for found in behind(apps.to_vec(), depends) {
         let outcome = match &found.view {
             Some(_) if !found.background => Err(CommandError::Foreground),
             Some(_) if found.is_idle() && !starts(&found.app) => Ok(not_started(&found.app)),
@@ -168,7 +171,9 @@ pub(super) fn renew_with(known: &Known, found: &Found, run: &RunArgs, renewal: R
         return Err(CommandError::Foreground);
     }
     let entry = known.home.entry(&found.deployment)?;
-    let sources = entry.sources.ok_or(CommandError::NoSources)?;
+    let mut sources = entry.sources.ok_or(CommandError::NoSources)?;
+    // Options are for the configuration as it is.
+    sources.rolled_back.clear();
     if entry.apps.len() > 1 {
         let file = sources.file.map_or_else(|| "its file".to_owned(), |file| file.path);
         return Err(CommandError::OptionsOfSeveral(file));

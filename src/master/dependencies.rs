@@ -7,6 +7,7 @@ use super::system::System;
 use super::tasks::Task;
 use crate::ids::{AppIx, Generation};
 use crate::supervisor::{Event, Report};
+use std::collections::BTreeMap;
 
 /// Whether an app still has to wait for another one.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,22 +26,40 @@ fn names(app: &App, generation: Generation) -> &[String] {
 /// Whether a generation depends on one of these apps.
 pub(super) fn depends(cx: &Context<impl System>, ix: AppIx, generation: Generation, on: &[AppIx]) -> bool {
     let wanted = names(&cx.apps[ix], generation);
-    on.iter().any(|&other| wanted.contains(&cx.apps[other].name))
+    !wanted.is_empty() && on.iter().any(|&other| wanted.contains(&cx.apps[other].name))
 }
 
 /// Sorts apps so that each comes behind those that it depends on. (The configuration has no circles.)
-pub(super) fn sort<T>(cx: &Context<impl System>, mut left: Vec<T>, of: impl Fn(&T) -> (AppIx, Generation)) -> Vec<T> {
-    let mut sorted = Vec::new();
-    while !left.is_empty() {
-        let waits = |one: &T| {
-            let (ix, generation) = of(one);
-            let others: Vec<AppIx> = left.iter().map(|other| of(other).0).filter(|other| *other != ix).collect();
-            depends(cx, ix, generation, &others)
-        };
-        let next = left.iter().position(|one| !waits(one)).unwrap_or(0);
-        sorted.push(left.remove(next));
+pub(super) fn sort<T>(cx: &Context<impl System>, all: Vec<T>, of: impl Fn(&T) -> (AppIx, Generation)) -> Vec<T> {
+    let places: BTreeMap<&str, usize> =
+        all.iter().enumerate().map(|(place, one)| (cx.apps[of(one).0].name.as_str(), place)).collect();
+    let after = |one: &T| -> Vec<usize> {
+        let (ix, generation) = of(one);
+        names(&cx.apps[ix], generation).iter().filter_map(|name| places.get(name.as_str()).copied()).collect()
+    };
+    let order = in_order(&all.iter().map(after).collect::<Vec<_>>());
+    let mut all: Vec<Option<T>> = all.into_iter().map(Some).collect();
+    order.into_iter().filter_map(|place| all.get_mut(place)?.take()).collect()
+}
+
+/// The numbers of all in an order in which each comes behind those that it depends on.
+fn in_order(after: &[Vec<usize>]) -> Vec<usize> {
+    let mut order = Vec::new();
+    let mut seen = vec![false; after.len()];
+    for first in 0..after.len() {
+        // Each with how many of its own were looked at.
+        let mut open = vec![(first, 0)];
+        while let Some((place, next)) = open.pop() {
+            if next == 0 && std::mem::replace(&mut seen[place], true) {
+                continue;
+            }
+            match after[place].get(next) {
+                Some(&other) => open.extend([(place, next + 1), (other, 0)]),
+                None => order.push(place),
+            }
+        }
     }
-    sorted
+    order
 }
 
 /// The apps that an app waits for, for people.
@@ -112,5 +131,20 @@ fn standing(cx: &Context<impl System>, waiting: &App, name: &str) -> Standing {
     } else {
         // It serves, has done its work, or is not to run.
         Standing::Done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_comes_behind_those_that_it_depends_on_and_the_others_stay() {
+        assert_eq!(in_order(&[vec![], vec![], vec![]]), [0, 1, 2]);
+        assert_eq!(in_order(&[vec![2, 1], vec![2], vec![]]), [2, 1, 0]);
+        assert_eq!(in_order(&[vec![1], vec![2], vec![3], vec![]]), [3, 2, 1, 0]);
+        assert_eq!(in_order(&[vec![1], vec![0]]).len(), 2, "whatever a configuration says");
+        let chain: Vec<Vec<usize>> = (0..100_000).map(|n| if n == 0 { vec![] } else { vec![n - 1] }).rev().collect();
+        assert_eq!(in_order(&chain).len(), chain.len());
     }
 }

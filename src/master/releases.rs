@@ -89,7 +89,9 @@ impl Releases {
     fn way_back(&self, serving: Generation, to: Option<Generation>) -> Result<&ReleaseRecord, NoWayBack> {
         let own = self.get(serving).and_then(|release| release.back_to).unwrap_or(serving);
         let Some(to) = to else {
-            let before = |known: &&ReleaseRecord| known.generation < own && known.result == ReleaseResult::Served {};
+            let before = |known: &&ReleaseRecord| {
+                known.generation < own && known.generation != serving && known.result == ReleaseResult::Served {}
+            };
             return self.0.iter().rev().find(before).ok_or(NoWayBack::First(own));
         };
         match self.get(to) {
@@ -144,7 +146,8 @@ pub(super) fn begin(cx: &mut Context<impl System>, ix: AppIx, generation: Genera
         folder: settings.cwd.to_string_lossy().into_owned(),
         command: cut(&settings.config.command.join(" ")),
         source: settings.source,
-        back_to: back.map(|back| Generation(back.generation)),
+        // An earlier run of the deployment counted its own generations.
+        back_to: back.map(|back| Generation(back.generation)).filter(|to| *to < generation),
         result: ReleaseResult::Starting {},
     };
     let serving = app.supervisor.generation();
@@ -299,6 +302,13 @@ mod tests {
         assert_eq!(back(&releases, 4, Some(2)), Err(NoWayBack::Serves(Generation(2))));
         ran(&mut releases, 5, "d", None);
         assert_eq!(back(&releases, 5, None), Ok(4), "and not to 3, which was left");
+    }
+
+    #[test]
+    fn nothing_goes_back_to_itself() {
+        let mut releases = Releases::default();
+        ran(&mut releases, 1, "a", Some(5));
+        assert!(matches!(back(&releases, 1, None), Err(NoWayBack::First(_))));
     }
 
     #[test]

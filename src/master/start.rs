@@ -296,6 +296,7 @@ impl<S: System> Master<S> {
     }
 
     fn start_apps(&mut self) {
+        let starting: Vec<_> = self.cx.apps.indices().filter(|ix| self.cx.apps[*ix].starting).collect();
         for ix in self.cx.apps.indices() {
             if !self.cx.apps[ix].starting {
                 self.stop_app(ix, StopMode::Now);
@@ -303,7 +304,6 @@ impl<S: System> Master<S> {
             }
             narration::log_start(&self.cx.apps[ix]);
             releases::begin(&mut self.cx, ix, Generation(1));
-            let starting: Vec<_> = self.cx.apps.indices().filter(|other| self.cx.apps[*other].starting).collect();
             if dependencies::depends(&self.cx, ix, Generation(1), &starting) {
                 self.cx.apps[ix].supervisor.hold(Generation(1));
             }
