@@ -68,6 +68,10 @@ test('start, list, reload, scale, stop, start, delete', async () => {
   [app] = await clusterd.apps();
   assert.equal(app.generation, 2);
   assert.equal((await answer(app)).generation, 2);
+  // The same folder with the same configuration is one release.
+  const releases = await clusterd.releases('web');
+  assert.deepEqual(releases.map(({ generation, state, reason }) => [generation, state, reason]), [[2, 'serving', null]]);
+  await assert.rejects(clusterd.rollback('web'), (error) => error.status === 409 && /no generation served before/.test(error.message));
 
   await clusterd.scale('web', '+1');
   [app] = await clusterd.apps();

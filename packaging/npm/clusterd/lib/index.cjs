@@ -101,6 +101,17 @@ class Clusterd {
     return this.#change(target, 'reload');
   }
 
+  /** The generations of an app that ran, the last one first. */
+  async releases(name) {
+    const [{ socket, app }] = await this.#wanted(name);
+    return (await ask(socket, 'GET', of(app, 'releases'))).releases;
+  }
+
+  /** Goes back to the folder and configuration of the generation that served before, or of `to`; rejects where there is none. */
+  rollback(target, { to } = {}) {
+    return this.#change(target, 'rollback', { to });
+  }
+
   /** Stops the workers, then starts them again. */
   restart(target) {
     return this.#change(target, 'restart');
@@ -318,7 +329,7 @@ function withCallback(plain) {
 }
 const ASYNC = [
   'deployments', 'apps', 'list', 'describe', 'start', 'reload', 'restart', 'stop', 'delete', 'scale', 'sendSignal', 'reset',
-  'trigger', 'flush', 'reloadLogs', 'env',
+  'trigger', 'flush', 'reloadLogs', 'env', 'releases', 'rollback',
 ];
 for (const name of ASYNC) Clusterd.prototype[name] = withCallback(Clusterd.prototype[name]);
 

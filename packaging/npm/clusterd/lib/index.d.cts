@@ -241,6 +241,20 @@ export interface ConnectOptions {
   timeout?: number;
 }
 
+/** A generation of an app that ran. */
+export interface Release {
+  generation: number;
+  /** When it began, in milliseconds since 1970. */
+  at_ms: number;
+  folder: string;
+  command: string;
+  state: 'starting' | 'serving' | 'served' | 'rolled_back' | 'failed' | (string & {});
+  /** It is a roll-back to this generation. */
+  back_to: number | null;
+  /** Why it failed. */
+  reason: string | null;
+}
+
 export class Clusterd {
   constructor(options?: ConnectOptions);
   readonly home: string;
@@ -264,6 +278,13 @@ export class Clusterd {
   /** Rejects where the new code does not get ready, and the old workers stay. */
   reload(target: Target): Promise<Done[]>;
   reload(target: Target, callback: Callback<Done[]>): void;
+  /** The generations of an app that ran, the last one first. */
+  releases(name: string): Promise<Release[]>;
+  releases(name: string, callback: Callback<Release[]>): void;
+  /** Goes back to the generation that served before, or to `to`. */
+  rollback(target: Target, options?: { to?: number }): Promise<Done[]>;
+  rollback(target: Target, callback: Callback<Done[]>): void;
+  rollback(target: Target, options: { to?: number }, callback: Callback<Done[]>): void;
   restart(target: Target): Promise<Done[]>;
   restart(target: Target, callback: Callback<Done[]>): void;
   stop(target: Target, options?: { now?: boolean }): Promise<Done[]>;
