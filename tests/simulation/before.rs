@@ -194,12 +194,7 @@ fn a_successor_takes_it_over_and_never_runs_it_again_once_it_has_ended_well() {
 // ---- a generation that waits for other apps ----
 
 fn held() -> Stage {
-    let mut s = Stage::under(with_before(), 2);
-    runs(&mut s, 1);
-    s.exit(1, 0);
-    s.make_ready(2);
-    s.make_ready(3);
-    s.take();
+    let mut s = serving();
     s.tell(Event::Hold { generation: Generation(2) });
     assert!(reload(&mut s).is_empty(), "not even its command starts");
     s
