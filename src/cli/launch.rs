@@ -4,7 +4,7 @@ use super::apply::Outcome;
 use super::client::{self, Answered};
 use super::error::{CommandError, KeeperError};
 use super::progress::{Progress, Wait};
-use super::store::Store;
+use super::store::{self, Store};
 use super::target::Found;
 use crate::api::{Change, Request};
 use crate::cli::client::{LOOK_TRIES_MAX, PROGRESS_EVERY_MS};
@@ -153,8 +153,9 @@ fn start_keeper(home: &Home, entry: &Entry, log: &File, store: Option<&Store>) -
     let args = [OsStr::new(BACKGROUND_FLAG), home_path.as_os_str(), OsStr::new(&entry.name)];
     let input = store.and_then(|store| store.input_for(|app| entry.apps.iter().any(|its| its.name == app)));
     let kept_at = Store::address(home);
+    let files = store::FILES_MAX.to_string();
     let env = match &kept_at {
-        Some(path) => vec![("NOTIFY_SOCKET", path.as_os_str()), ("FDSTORE", OsStr::new("1"))],
+        Some(path) => vec![("NOTIFY_SOCKET", path.as_os_str()), ("FDSTORE", OsStr::new(&files))],
         None => Vec::new(),
     };
     process::start_in_background(&args, Path::new(folder), log, input, &env)

@@ -5,13 +5,14 @@ use crate::home::Home;
 use crate::os::{notify, packet, poll, process, user};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Sockets that are kept: as many as one message can carry.
-const FILES_MAX: usize = crate::os::fdpass::FDS_PER_PACKET_MAX;
+pub(super) const FILES_MAX: usize = crate::os::fdpass::FDS_PER_PACKET_MAX;
 /// The longest message of a keeper, in bytes.
 const MESSAGE_BYTES_MAX: usize = 4096;
 /// Messages that are read in one go.
@@ -20,6 +21,10 @@ const MESSAGES_PER_TURN_MAX: usize = 1024;
 const PASSED_BYTES: usize = 256 * 1024;
 /// Pause after an error of the socket, in milliseconds.
 const ERROR_PAUSE_MS: u64 = 1_000;
+
+/// How often systemd is told something until it reads, and the pause before each further time, in milliseconds.
+const SENDS_MAX: u32 = 100;
+const SEND_AGAIN_MS: u64 = 20;
 
 /// The message of a command that stops everything for a restart.
 const STOPPING: &str = "CLUSTERD_STOPPING=1";
@@ -35,8 +40,10 @@ pub(super) struct Store {
 struct Kept {
     /// Where messages come.
     socket: OwnedFd,
-    /// Sockets by the names that keepers gave them: `listen/APP/KEY`.
+    /// Sockets by the names that keepers gave them: `listen/APP/KEY`, `slot/APP/KEY/SLOT`.
     files: BTreeMap<String, OwnedFd>,
+    /// It was said that no more are kept.
+    is_full_said: bool,
     /// Everything ends, and starts again with this process.
     is_stopping: bool,
 }
@@ -60,7 +67,10 @@ impl Store {
                 return None;
             }
         };
-        let store = Arc::new(Store { kept: Mutex::new(Kept { socket, files, is_stopping: false }), manager });
+        let store = Arc::new(Store {
+            kept: Mutex::new(Kept { socket, files, is_full_said: false, is_stopping: false }),
+            manager,
+        });
         let listening = Arc::clone(&store);
         let started = std::thread::Builder::new().name("store".into()).spawn(move || listening.listen(&watched));
         if let Err(error) = started {
@@ -144,7 +154,10 @@ impl Store {
         kept.is_stopping |= said == STOPPING;
         let (Some(name), Some(file)) = (said.strip_prefix("FDSTORE=1\nFDNAME="), file) else { return };
         if kept.files.len() >= FILES_MAX && !kept.files.contains_key(name) {
-            return log::warn!("cannot keep {name} for a next start: the limit of {FILES_MAX} sockets is reached");
+            if !std::mem::replace(&mut kept.is_full_said, true) {
+                log::warn!("cannot keep {name} for a next start: the limit of {FILES_MAX} sockets is reached");
+            }
+            return;
         }
         self.tell_manager(said, Some(file.as_fd()));
         kept.files.insert(name.to_owned(), file);
@@ -158,7 +171,16 @@ impl Store {
 
     fn tell_manager(&self, text: &str, file: Option<BorrowedFd<'_>>) {
         let Some(address) = &self.manager else { return };
-        if let Err(error) = notify::tell(address, text, file) {
+        let mut told = notify::tell(address, text, file);
+        // It has not read what it was told before.
+        for _ in 0..SENDS_MAX {
+            if !told.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(SEND_AGAIN_MS));
+            told = notify::tell(address, text, file);
+        }
+        if let Err(error) = told {
             log::warn!("cannot send {text:?} to the service manager at {}: {error}", Path::new(address).display());
         }
     }
@@ -198,7 +220,10 @@ mod tests {
 
     fn store() -> Store {
         let socket = notify::bind_abstract().unwrap();
-        Store { kept: Mutex::new(Kept { socket, files: BTreeMap::new(), is_stopping: false }), manager: None }
+        Store {
+            kept: Mutex::new(Kept { socket, files: BTreeMap::new(), is_full_said: false, is_stopping: false }),
+            manager: None,
+        }
     }
 
     fn hear(store: &Store, said: &str, has_file: bool) {

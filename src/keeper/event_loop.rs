@@ -182,7 +182,7 @@ impl<S: System> Keeper<S> {
         table: Table<S::Fd>,
         watchdog: Watchdog,
     ) -> Keeper<S> {
-        let service_manager = ServiceManager::new(&system);
+        let service_manager = ServiceManager::new(&system, &table);
         Keeper {
             args,
             env: environment(&system),
@@ -219,6 +219,7 @@ impl<S: System> Keeper<S> {
             if self.over.is_none() && self.watchdog.start_is_due(now_ms) {
                 self.start_master(now_ms);
             }
+            self.service_manager.send(&self.system, &self.table, now_ms);
             if let Some(code) = self.over {
                 self.end_everything();
                 return code;
@@ -560,9 +561,12 @@ impl<S: System> Keeper<S> {
                 Some(fd) => match self.table.hold(name.clone(), fd) {
                     Err(refusal) => self.complain(&format!("cannot hold \"{name}\": {refusal}")),
                     Ok(previous) => {
-                        if let Some(fd) = self.table.held_as(&name) {
-                            self.service_manager.store(&self.system, &name, fd, previous.is_some());
-                        }
+                        // A new master has its listeners held again, which changes nothing.
+                        let replaces = previous.is_some_and(|previous| {
+                            let fd = self.table.held_as(&name).filter(|_| self.service_manager.stores(&name));
+                            fd.is_some_and(|fd| !self.system.is_same_file(&previous, fd))
+                        });
+                        self.service_manager.store(&self.system, &name, replaces);
                     }
                 },
             },
@@ -597,6 +601,7 @@ impl<S: System> Keeper<S> {
             }
             Order::Ready => {
                 self.fill_reserve();
+                self.service_manager.store_renamed(&self.system);
                 if self.watchdog.ready(now_ms) {
                     self.log_gap(now_ms);
                 }

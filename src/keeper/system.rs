@@ -61,11 +61,16 @@ pub trait System: Debug {
         drop(fd);
     }
 
-    /// Tells this to the service manager that started us, if it asked for it (`NOTIFY_SOCKET`).
-    fn tell_service_manager(&self, _state: &str) {}
+    /// Tells this, perhaps with a file, to the service manager that started us, if it asked for it (`NOTIFY_SOCKET`). Returns
+    /// `false` where it has to be told again, because it has not read what it was told before.
+    fn tell_service_manager(&self, _state: &str, _fd: Option<&Self::Fd>) -> bool {
+        true
+    }
 
-    /// Tells it this with a file.
-    fn tell_service_manager_with(&self, _state: &str, _fd: &Self::Fd) {}
+    /// Whether both are the same file, as far as can be seen.
+    fn is_same_file(&self, _one: &Self::Fd, _other: &Self::Fd) -> bool {
+        false
+    }
 
     /// Releases code pages that only the start needed.
     fn forget_code(&self);
@@ -256,10 +261,18 @@ pub struct Linux {
     signals: Option<signal::Watch>,
 }
 
-fn tell_service_manager(state: &str, fd: Option<BorrowedFd<'_>>) {
-    let Some(address) = std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty()) else { return };
-    if let Err(e) = notify::tell(&address, state, fd) {
-        stderr::say(&format!("clusterd: cannot send {state:?} to the service manager at {}: {e}", address.display()));
+fn tell_service_manager(state: &str, fd: Option<BorrowedFd<'_>>) -> bool {
+    let Some(address) = std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty()) else { return true };
+    match notify::tell(&address, state, fd) {
+        Ok(()) => true,
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => false,
+        Err(e) => {
+            stderr::say(&format!(
+                "clusterd: cannot send {state:?} to the service manager at {}: {e}",
+                address.display()
+            ));
+            true
+        }
     }
 }
 
@@ -284,12 +297,13 @@ impl System for Linux {
         }
     }
 
-    fn tell_service_manager(&self, state: &str) {
-        tell_service_manager(state, None);
+    fn tell_service_manager(&self, state: &str, fd: Option<&OwnedFd>) -> bool {
+        tell_service_manager(state, fd.map(AsFd::as_fd))
     }
 
-    fn tell_service_manager_with(&self, state: &str, fd: &OwnedFd) {
-        tell_service_manager(state, Some(fd.as_fd()));
+    fn is_same_file(&self, one: &OwnedFd, other: &OwnedFd) -> bool {
+        let identity = |fd: &OwnedFd| process::file_identity(fd.as_fd()).ok();
+        identity(one).is_some_and(|own| identity(other) == Some(own))
     }
 
     fn forget_code(&self) {

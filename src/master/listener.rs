@@ -458,6 +458,12 @@ pub(super) fn slot_name(app: &str, key: &str, slot: u32) -> String {
     format!("slot/{app}/{key}/{slot}")
 }
 
+/// The name of the first socket, and the slot, in such a name.
+pub(super) fn slot_of(held: &str) -> Option<(String, u32)> {
+    let (first, slot) = held.strip_prefix("slot/")?.rsplit_once('/')?;
+    Some((format!("listen/{first}"), slot.parse().ok()?))
+}
+
 /// Whether the worker's address means this one; no address means all interfaces. `0.0.0.0` and `::` are two addresses. A
 /// link-local address is known by its key alone, which has its scope.
 fn same_ip(query: &Query, local: SocketAddr) -> bool {

@@ -27,6 +27,7 @@ mod eligibility;
 mod environment;
 mod events;
 mod exec_probes;
+mod given;
 pub mod handoff;
 mod hang_reports;
 mod history;

@@ -9,6 +9,7 @@ use super::checkpoint::records::{
     ServesRecord, UPGRADE, UpgradeRecord, WORKER, read,
 };
 use super::drains::Goodbye;
+use super::given::address_of;
 use super::history::History;
 use super::keeper::Keeper;
 use super::listener::{held_name, slot_name};
@@ -17,9 +18,7 @@ use super::recovery::{self, Ground, Tag, recover};
 use super::releases::{self, Releases};
 use super::reload::resolve;
 use super::settings::{Fixed, Settings};
-use super::start::{
-    BACKGROUND_FLAG, CONTROL_SOCKET, CONTROL_TCP, CommandLine, NotStarted, StartError, address_of, launch,
-};
+use super::start::{BACKGROUND_FLAG, CONTROL_SOCKET, CONTROL_TCP, CommandLine, NotStarted, StartError, launch};
 use super::system::System;
 use super::tasks::Task;
 use super::{

@@ -2,8 +2,8 @@
 use super::app::App;
 use super::context::Context;
 use super::control::{self, Control, Tcp};
+use super::given::{self, Bound, Given};
 use super::keeper::Keeper;
-use super::listener;
 use super::notify_sockets::NotifySockets;
 use super::reactor::Reactor;
 use super::relay::app_metrics;
@@ -14,26 +14,24 @@ use super::timers::Timer;
 use super::triggers::Triggers;
 use super::upgrade::Upgrade;
 use super::{
-    Master, addresses, autoscale, cgroups, checkpoint, dependencies, in_hand, last_words, log_files, narration,
-    orphans, output, releases, reload, resume, stop_report,
+    Master, addresses, autoscale, cgroups, dependencies, in_hand, last_words, log_files, narration, orphans, output,
+    releases, reload, resume, stop_report,
 };
 use crate::api;
 use crate::api::request::StopMode;
 use crate::config::sources::Sources;
-use crate::config::{self, Config, Listen, Metrics};
+use crate::config::{self, Config, Metrics};
 use crate::home::{self, Home, HomeError};
 use crate::ids::Generation;
+use crate::keeper::ARGUMENTS;
 use crate::keeper::link::Inheritance;
 use crate::keeper::protocol::Order;
-use crate::keeper::{ARGUMENTS, INHERITED_PREFIX};
 use crate::limits;
 use crate::loader::{self, Request};
-use crate::os::listen::LocalAddress;
 use crate::os::signal;
 use crate::supervisor::{self, Cx};
-use std::collections::HashMap;
 use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -219,8 +217,7 @@ impl<S: System> Master<S> {
             config = resolve(&sources).map_err(StartError::usage)?;
         }
         cgroups::end_leftovers(&self.cx);
-        let mut given = given_sockets(inherited.fds);
-        let given_names: Vec<String> = given.iter().map(|(name, _)| name.clone()).collect();
+        let mut given = Given::new(inherited.fds);
         let mut prepared = Vec::new();
         for app in &config.apps {
             let settings = Settings::prepare(&self.cx.system, app.clone(), 1, None).map_err(StartError::failed)?;
@@ -235,11 +232,9 @@ impl<S: System> Master<S> {
                 bound.push(Vec::new());
                 continue;
             }
-            bound.push(bind_all(&self.cx.system, settings, &mut given, config.apps.len() == 1)?);
+            bound.push(given.bind_all(&self.cx.system, settings, config.apps.len() == 1)?);
         }
-        for name in given.iter().map(|(name, _)| name) {
-            log::warn!("the inherited socket {name} matches no configured address; it is not used");
-        }
+        let given_names = given.end(&self.cx.system);
         let tcp = config.control.clone().map(|control| Tcp::bind(&self.cx.system, control));
         let tcp = tcp.transpose().map_err(StartError::failed)?;
         let check = config.agent_check.map(|at| control::bind(&self.cx.system, at).map(|socket| (socket, at)));
@@ -285,14 +280,7 @@ impl<S: System> Master<S> {
             autoscale::start_by_hand(&mut app);
         }
         let ix = self.cx.apps.push(app);
-        for Bound { address, fd, given } in bound {
-            let protocol = self.cx.apps[ix].settings().protocol;
-            let listener = reload::add_configured_listener(&mut self.cx, ix, address, fd, protocol);
-            if given {
-                self.cx.apps[ix].listeners[listener].mark_given();
-                checkpoint::save_listener(&mut self.cx, ix, listener);
-            }
-        }
+        given::add_listeners(&mut self.cx, &mut self.kernel_mode.groups, ix, bound);
     }
 
     fn start_apps(&mut self) {
@@ -503,73 +491,4 @@ pub(super) fn launch(typed: &CommandLine) -> Result<(Launch, Sources), StartErro
         loader::load(&request).map_err(|e| if e.is_usage() { StartError::usage(e) } else { StartError::failed(e) })?;
     loader::notes(&sources, None).iter().for_each(|note| log::warn!("{note}"));
     Ok((Launch::Foreground { home }, sources))
-}
-
-/// Sockets that systemd (or whoever started the keeper) passed, with their names.
-fn given_sockets(fds: HashMap<String, OwnedFd>) -> Vec<(String, OwnedFd)> {
-    let mut given: Vec<(String, OwnedFd)> =
-        fds.into_iter().filter(|(name, _)| name.starts_with(INHERITED_PREFIX)).collect();
-    given.sort_by(|a, b| a.0.cmp(&b.0));
-    given
-}
-
-/// A listener's socket at the start.
-struct Bound {
-    address: Listen,
-    fd: OwnedFd,
-    /// Whoever started clusterd opened it and keeps it open.
-    given: bool,
-}
-
-/// The listeners of one app: inherited where the address is the same, bound otherwise. An app without configured
-/// addresses, alone in its deployment, takes every inherited socket.
-fn bind_all(
-    system: &impl System,
-    settings: &Settings,
-    given: &mut Vec<(String, OwnedFd)>,
-    alone: bool,
-) -> Result<Vec<Bound>, StartError> {
-    let mut bound = Vec::new();
-    for address in &settings.config.listen {
-        let at_address = |(_, fd): &(String, OwnedFd)| is_address(system, fd, address);
-        // The service manager may have one and the same socket by its own unit and from its store.
-        let by_unit = given.iter().position(|one| !came_from_store(&one.0) && at_address(one));
-        let fd = match by_unit.or_else(|| given.iter().position(at_address)) {
-            Some(n) => given.remove(n).1,
-            None => listener::bind_configured(system, address, &[], settings)
-                .map_err(|e| StartError::failed(format!("{}: {e}", settings.config.name)))?,
-        };
-        bound.push(Bound { address: address.clone(), fd, given: by_unit.is_some() });
-    }
-    if settings.config.listen.is_empty() && alone {
-        bound.extend(
-            given.drain(..).filter_map(|(_, fd)| Some(Bound { address: address_of(system, &fd)?, fd, given: true })),
-        );
-    }
-    Ok(bound)
-}
-
-/// Whether an inherited socket of this name is one that an earlier keeper put into the service manager's store.
-fn came_from_store(name: &str) -> bool {
-    let its = name.strip_prefix(INHERITED_PREFIX).and_then(|rest| rest.split_once('/'));
-    its.is_some_and(|(_, its)| listener::names_in(its).is_some())
-}
-
-/// The address of a socket that clusterd was given, as a configuration would name it.
-pub(super) fn address_of(system: &impl System, fd: &OwnedFd) -> Option<Listen> {
-    match system.local_address(fd.as_fd()) {
-        Ok(LocalAddress::Inet(address)) => Some(Listen::Tcp(address)),
-        Ok(LocalAddress::Unix(path)) => Some(Listen::Unix(path)),
-        Ok(LocalAddress::Other) | Err(_) => None,
-    }
-}
-
-fn is_address(system: &impl System, fd: &OwnedFd, address: &Listen) -> bool {
-    match (system.local_address(fd.as_fd()), address) {
-        (Ok(LocalAddress::Inet(local)), Listen::Tcp(wanted)) => local == *wanted,
-        (Ok(LocalAddress::Inet(local)), Listen::Any(port)) => local.port() == *port && local.ip().is_unspecified(),
-        (Ok(LocalAddress::Inet(local)), Listen::Host(_, port)) => local.port() == *port,
-        (Ok(LocalAddress::Unix(local)), Listen::Unix(wanted)) => local == *wanted,
-        _ => false,
-    }
 }

@@ -3,9 +3,10 @@
 use super::background::Home;
 use super::client::get;
 use super::cluster::{Cluster, Folder, command, kill, wait_end, wait_until};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::stat::fstat;
 use std::collections::BTreeMap;
-use std::io::{IoSliceMut, Read, Write};
+use std::io::{IoSlice, IoSliceMut, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -14,6 +15,9 @@ use std::time::Duration;
 
 const APP: &str =
     "require('http').createServer((q, a) => a.end(`${process.env.FDSTORE}`)).listen(process.env.PORT, '127.0.0.1')";
+
+/// What the store takes at most.
+const STORED_MAX: usize = 16;
 
 /// A service manager with a store.
 struct Manager {
@@ -32,7 +36,7 @@ impl Manager {
     }
 
     fn introduce(&self, command: &mut Command) {
-        command.env("NOTIFY_SOCKET", self.folder.path().join("manager")).env("FDSTORE", "16");
+        command.env("NOTIFY_SOCKET", self.folder.path().join("manager")).env("FDSTORE", STORED_MAX.to_string());
     }
 
     /// One message. What it says of the store is done.
@@ -44,7 +48,12 @@ impl Manager {
 
     fn note(&mut self, said: &str, fd: Option<OwnedFd>) {
         if let Some(name) = said.strip_prefix("FDSTORE=1\nFDNAME=") {
-            self.stored.insert(name.to_owned(), fd.expect("a file comes with it"));
+            let fd = fd.expect("a file comes with it");
+            // As systemd does, which asks the kernel whether two are the same (kcmp).
+            if !self.stored.values().any(|known| inode(known) == inode(&fd)) {
+                assert!(self.stored.len() < STORED_MAX, "{name}: {:?}", self.stored);
+                self.stored.insert(name.to_owned(), fd);
+            }
         } else if let Some(name) = said.strip_prefix("FDSTOREREMOVE=1\nFDNAME=") {
             assert!(self.stored.remove(name).is_some(), "{name}: {:?}", self.stored);
         }
@@ -61,29 +70,45 @@ impl Manager {
         }
     }
 
-    /// Has a command get the stored socket as from systemd: at 3, with the variables, by exec.
+    /// Has a command get the stored sockets as from systemd: from 3 on, with the variables, by exec.
     fn pass_stored(&self, command: &mut Command, args: &[&str]) {
-        assert_eq!(self.stored.len(), 1, "{:?}", self.stored);
-        let (name, socket) = self.stored.first_key_value().unwrap();
+        let names: Vec<&str> = self.stored.keys().map(String::as_str).collect();
+        let fds: Vec<i32> = self.stored.values().map(AsRawFd::as_raw_fd).collect();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let sent = sendmsg::<()>(
+            ours.as_raw_fd(),
+            &[IoSlice::new(b"x")],
+            &[ControlMessage::ScmRights(&fds)],
+            MsgFlags::empty(),
+            None,
+        );
+        assert_eq!(sent, Ok(1));
         let again = self.folder.write(
             "again.py",
-            "import os, sys\n\
-             os.dup2(0, 3, True)\n\
-             os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES=sys.argv[1])\n\
+            "import fcntl, os, socket, sys\n\
+             fds = socket.recv_fds(socket.socket(fileno=os.dup(0)), 1, 253)[1]\n\
+             fds = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 300) for fd in fds]\n\
+             for number, fd in enumerate(fds, 3): os.dup2(fd, number, True)\n\
+             os.dup2(os.open('/dev/null', os.O_RDONLY), 0, True)\n\
+             os.environ.update(LISTEN_FDS=str(len(fds)), LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES=sys.argv[1])\n\
              os.execv(sys.argv[2], sys.argv[2:])\n",
         );
         let mut python = Command::new("python3");
-        python.args([&again, name, env!("CARGO_BIN_EXE_clusterd")]).args(args);
+        python.args([&again, &names.join(":"), env!("CARGO_BIN_EXE_clusterd")]).args(args);
         python.current_dir(command.get_current_dir().unwrap());
         python.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         self.introduce(&mut python);
-        python.stdin(Stdio::from(socket.try_clone().unwrap())).stdout(Stdio::piped()).stderr(Stdio::piped());
+        python.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::piped()).stderr(Stdio::piped());
         *command = python;
     }
 
     fn start_with_stored(&self, args: &[&str]) -> Cluster {
         Cluster::start_in(Folder::new(), &[], |command| self.pass_stored(command, args))
     }
+}
+
+fn inode(fd: &OwnedFd) -> u64 {
+    fstat(fd).unwrap().st_ino
 }
 
 /// One datagram, and the file that came with it. `None`: there is none.
@@ -150,6 +175,90 @@ fn stored_sockets_outlive_a_killed_keeper() {
     waiting.expect_answer();
     next.signal("TERM");
     assert_eq!(next.wait_exit(), 0);
+}
+
+/// Clients that wait in the queues of all slots, where the kernel spreads them by its program or by chance.
+const WAITING_IN_SLOTS: usize = 24;
+
+#[test]
+fn what_waits_for_a_slot_of_balance_kernel_outlives_a_killed_keeper_and_a_stop() {
+    let mut manager = Manager::new();
+    let script = manager.folder.write("app.js", APP);
+    let args = |address: &str| ["-w", "3", "-b", "kernel", "-l", address, "--", "node", &script].map(str::to_owned);
+    let first = args("127.0.0.1:0");
+    let mut cluster = Cluster::start_in(Folder::new(), &first.each_ref().map(String::as_str), |command| {
+        manager.introduce(command);
+    });
+    manager.hear_until("READY=1");
+    let address = cluster.address();
+    for is_killed in [true, false] {
+        assert_eq!(manager.stored.len(), 3, "{:?}", manager.stored);
+        // Nobody takes what comes from now on.
+        let held = [vec![cluster.master_pid()], cluster.worker_pids()].concat();
+        held.iter().for_each(|pid| kill(*pid, "STOP"));
+        let waiting: Vec<Waiting> = (0..WAITING_IN_SLOTS).map(|_| Waiting::at(address)).collect();
+        if is_killed {
+            kill(cluster.keeper_pid(), "KILL");
+            held.into_iter().for_each(wait_end);
+            assert_eq!(cluster.wait_exit(), -1);
+        } else {
+            // The workers end first, with what they would take.
+            held[1..].iter().for_each(|pid| kill(*pid, "KILL"));
+            cluster.signal("TERM");
+            kill(held[0], "CONT");
+            assert_eq!(cluster.wait_exit(), 0);
+        }
+        manager.hear_the_rest();
+        let again = args(&address.to_string());
+        cluster = manager.start_with_stored(&again.each_ref().map(String::as_str));
+        waiting.into_iter().for_each(Waiting::expect_answer);
+        manager.hear_until("READY=1");
+        manager.hear_the_rest();
+    }
+    // Each slot has its own again, and no other.
+    assert_eq!(manager.stored.len(), 3, "{:?}", manager.stored);
+    cluster.signal("TERM");
+    assert_eq!(cluster.wait_exit(), 0);
+}
+
+#[test]
+fn the_socket_of_a_renamed_app_stays_in_the_store() {
+    let mut manager = Manager::new();
+    let script = manager.folder.write("app.js", APP);
+    let args =
+        |name: &str, address: &str| ["-n", name, "-w", "1", "-l", address, "--", "node", &script].map(str::to_owned);
+    let first = args("before", "127.0.0.1:0");
+    let mut cluster = Cluster::start_in(Folder::new(), &first.each_ref().map(String::as_str), |command| {
+        manager.introduce(command);
+    });
+    manager.hear_until("READY=1");
+    let address = cluster.address();
+    cluster.signal("TERM");
+    assert_eq!(cluster.wait_exit(), 0);
+    manager.hear_the_rest();
+    let second = args("after", &address.to_string());
+    let mut next = manager.start_with_stored(&second.each_ref().map(String::as_str));
+    manager.hear_until("READY=1");
+    let names: Vec<&String> = manager.stored.keys().collect();
+    assert!(matches!(names[..], [name] if name.starts_with("listen/after/")), "{names:?}");
+    next.signal("TERM");
+    assert_eq!(next.wait_exit(), 0);
+}
+
+#[test]
+fn a_store_is_not_given_more_than_it_takes() {
+    let mut manager = Manager::new();
+    let script = manager.folder.write("app.js", APP);
+    let workers = (STORED_MAX + 2).to_string();
+    let args = ["-w", &workers, "-b", "kernel", "-l", "127.0.0.1:0", "--", "node", &script];
+    let mut cluster = Cluster::start_in(Folder::new(), &args, |command| manager.introduce(command));
+    // All that fits in comes, however late it is read: the kernel keeps a few messages only.
+    cluster.wait_ready(STORED_MAX as u32 + 2);
+    manager.hear_until("READY=1");
+    assert_eq!(manager.stored.len(), STORED_MAX);
+    cluster.wait_line("the service manager: it takes no more than 16 files");
+    cluster.signal("TERM");
+    assert_eq!(cluster.wait_exit(), 0);
 }
 
 #[test]

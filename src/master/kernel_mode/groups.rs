@@ -152,6 +152,29 @@ impl Groups {
         self.sockets += 1;
     }
 
+    /// Continues the group that an earlier deployment left with the service manager: connections wait in its sockets.
+    pub(in crate::master) fn adopt(
+        &mut self,
+        cx: &mut Context<impl System>,
+        app_ix: AppIx,
+        listener_ix: ListenerIx,
+        sockets: Vec<OwnedFd>,
+    ) {
+        if sockets.is_empty() || !self.open_group(cx, app_ix, listener_ix) {
+            return;
+        }
+        let app = &cx.apps[app_ix];
+        let blocking = app.settings().protocol.wants_blocking_sockets();
+        for socket in sockets {
+            if let Err(e) = prepare_for_workers(&cx.system, socket.as_fd(), blocking, false) {
+                let app = &cx.apps[app_ix];
+                log::warn!("{}: cannot prepare a socket of {} for workers: {e}", app.name, app.listeners[listener_ix]);
+            }
+            self.add_socket(cx, app_ix, listener_ix, socket, true);
+        }
+        cx.needs_steering(app_ix, listener_ix);
+    }
+
     /// Restores the group that the previous master left.
     pub(in crate::master) fn resume(
         &mut self,
