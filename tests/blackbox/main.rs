@@ -68,6 +68,7 @@ mod store;
 mod strays;
 mod supervise;
 mod surroundings;
+mod systemd;
 mod top;
 mod upgrade;
 mod verbs;
