@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 mod figures;
 mod lines;
+mod machine;
 mod markdown;
 mod pages;
 mod recording;

@@ -6,9 +6,9 @@
 pub(crate) struct Block {
     /// Of its first line of code, from 1.
     pub(crate) line: usize,
-    /// What stands behind the fence, as `js app.js`; empty for a block that is indented. Two comments count as blocks:
-    /// `<!-- run: a command -->`, which a session runs and no reader sees, and `<!-- wait: a command -->`, which it repeats until that
-    /// succeeds, where a person takes a moment.
+    /// What stands behind the fence, as `js app.js`; empty for a block that is indented. Three comments count as blocks:
+    /// `<!-- run: a command -->`, which a session runs and no reader sees, `<!-- wait: a command -->`, which it repeats until that
+    /// succeeds, where a person takes a moment, and `<!-- not run: a program: why -->`.
     pub(crate) info: String,
     pub(crate) lines: Vec<String>,
 }
@@ -54,7 +54,7 @@ impl Page {
         let mut after_blank = true;
         for (n, line) in text.lines().enumerate() {
             let mut prose = "";
-            let hidden = ["wait", "run"].into_iter().find_map(|what| {
+            let hidden = ["wait", "run", "not run"].into_iter().find_map(|what| {
                 let rest = line.strip_prefix("<!-- ")?.strip_prefix(what)?.strip_prefix(": ")?;
                 Some((what, rest.strip_suffix(" -->")?))
             });
