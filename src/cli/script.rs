@@ -4,6 +4,7 @@ use crate::config::sources::Sources;
 use crate::loader::{self, LoadError, Request};
 use crate::program;
 use clap::Args;
+use std::borrow::Cow;
 use std::path::Path;
 
 /// What runs a script.
@@ -29,7 +30,7 @@ pub(super) enum ScriptError {
     NotAScript {
         /// As typed.
         path: String,
-        why: &'static str,
+        why: Cow<'static, str>,
     },
     /// A file that it names cannot be read.
     #[error(transparent)]
@@ -58,8 +59,17 @@ pub(super) fn load(words: &[String], args: &InterpreterArgs, mut request: Reques
     Ok(loader::load(&request)?)
 }
 
-fn not_a_script(path: &str, why: &'static str) -> ScriptError {
-    ScriptError::NotAScript { path: path.to_owned(), why }
+fn not_a_script(path: &str, why: impl Into<Cow<'static, str>>) -> ScriptError {
+    ScriptError::NotAScript { path: path.to_owned(), why: why.into() }
+}
+
+/// Why a folder cannot be started, and what its owner may have meant.
+fn not_a_folder(path: &str) -> ScriptError {
+    let meant = match Path::new(path).join("package.json").exists() {
+        true => format!("name the script in it, or run that of its package: clusterd start --cwd {path} -- npm start"),
+        false => format!("name the script in it; clusterd serve {path} serves its files"),
+    };
+    not_a_script(path, format!("it is a folder; {meant}"))
 }
 
 /// The command that runs a script with these arguments of its own. A line with spaces that is no file is a command, and so is
@@ -69,7 +79,7 @@ fn not_a_script(path: &str, why: &'static str) -> ScriptError {
 /// The script does not exist.
 pub(super) fn command(script: &str, args: &InterpreterArgs, own: &[String]) -> Result<Vec<String>, ScriptError> {
     let mut command = match std::fs::metadata(script) {
-        Ok(found) if found.is_dir() => return Err(not_a_script(script, "it is a folder")),
+        Ok(found) if found.is_dir() => return Err(not_a_folder(script)),
         Ok(_) => interpreter(args, script),
         Err(_) if script.contains(char::is_whitespace) => line(script),
         Err(_) if is_program(script) => vec![script.to_owned()],

@@ -8,6 +8,8 @@ use std::fs;
 const LINES: &[&str] = &[
     "start nosuch.js",
     "start dist",
+    "start shop",
+    "start shop/package.json",
     "start nosuch.toml",
     "start bad.toml",
     "start job --no-daemon nosuch.js",
@@ -55,6 +57,8 @@ const PROGRESS: [&str; 3] = ["its keeper has no control socket yet", "its master
 fn what_is_said_when_something_cannot_be_done_is_what_its_file_says() {
     let home = Home::new();
     fs::create_dir(home.folder.path().join("dist")).unwrap();
+    fs::create_dir(home.folder.path().join("shop")).unwrap();
+    home.folder.write("shop/package.json", "{ \"name\": \"shop\", \"scripts\": { \"start\": \"node app.js\" } }");
     let app = "[[app]]\nname = \"job\"\ncommand = [\"sleep\", \"1000\"]\nready = \"1ms\"\n";
     home.folder.write("job.toml", app);
     home.folder.write("later.toml", &app.replace("\"job\"", "\"later\"\nautostart = false"));

@@ -12,6 +12,10 @@ use std::collections::BTreeMap;
 /// How long PM2 waits for a worker to listen, in milliseconds.
 const PM2_LISTEN_TIMEOUT_MS: u64 = 3_000;
 
+/// What is said to who starts a `package.json`.
+const IS_PACKAGE: &str =
+    "script is missing: this is npm's description of a package; to run its start script: clusterd start -- npm start";
+
 /// An app during its conversion.
 struct Conversion<'a, 'w> {
     fields: Fields<'a>,
@@ -119,7 +123,8 @@ impl Conversion<'_, '_> {
         let flags = self.get(&["node_args", "interpreter_args"], "a string or a list", fields::words);
         let mut flags = flags.unwrap_or_default();
         let Some(script) = script else {
-            self.words.problem(&self.label, "script is missing: say what to run");
+            let is_package = self.fields.take(&["scripts", "dependencies", "devDependencies"]).is_some();
+            self.words.problem(&self.label, if is_package { IS_PACKAGE } else { "script is missing: say what to run" });
             return false;
         };
         if script == "serve" && self.serves_files(cwd, around) {

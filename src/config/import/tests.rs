@@ -61,6 +61,9 @@ fn a_file_holds_its_apps_in_any_of_four_shapes() {
     assert_eq!(import(&json!({ "apps": [] })).unwrap_err(), ["it has no apps"]);
     assert!(import(&json!("text")).unwrap_err()[0].contains("an app is an object"));
     assert_eq!(import(&json!({ "expo": {} })).unwrap_err(), ["app 1: script is missing: say what to run"]);
+    let package =
+        import(&json!({ "name": "shop", "version": "1.0.0", "scripts": { "start": "node app.js" } })).unwrap_err();
+    assert!(package[0].starts_with("shop: script is missing") && package[0].ends_with("clusterd start -- npm start"));
     let many: Vec<Value> = (0..=APPS_MAX).map(|n| json!({ "script": format!("a{n}.js") })).collect();
     assert!(import(&json!(many)).unwrap_err()[0].contains("too many"));
 }
