@@ -19,8 +19,8 @@ struct Unit {
     text: String,
     /// Arguments of systemctl before the verb.
     manager: &'static [&'static str],
-    /// Further steps for the user.
-    advice: Option<String>,
+    /// When systemd starts it, and how to have it started sooner.
+    begins: String,
 }
 
 impl Unit {
@@ -123,12 +123,9 @@ fn startup(home: Option<&Path>, args: &UnitArgs) -> ExitCode {
     }
     log::info!("wrote {}; it starts what clusterd save has saved", unit.path.display());
     let done = systemctl(&unit, &["daemon-reload"]).and_then(|()| systemctl(&unit, &["enable", &unit.name]));
-    if let Some(advice) = &unit.advice {
-        log::info!("{advice}");
-    }
     match done {
         Ok(()) => {
-            log::info!("systemd starts {} whenever the machine starts", unit.name);
+            log::info!("systemd starts {} whenever {}", unit.name, unit.begins);
             ExitCode::SUCCESS
         }
         Err(why) => fail(format_args!("the unit is there, but systemd has not taken it: {why}")),
@@ -196,7 +193,7 @@ fn plan(home: Option<&Path>, args: &UnitArgs) -> Result<Unit, UnitError> {
         text: text(&binary, home, &path, owner),
         name,
         manager: &[],
-        advice: None,
+        begins: WITH_THE_MACHINE.to_owned(),
     };
     match (&args.system, is_root) {
         (Some(_), false) if !args.print => Err(UnitError::NotRoot),
@@ -216,8 +213,25 @@ fn plan(home: Option<&Path>, args: &UnitArgs) -> Result<Unit, UnitError> {
                 text: text(&binary, &own_home()?, &path, Owner::OwnManager)
                     .replace("multi-user.target", "default.target"),
                 manager: &["--user"],
-                advice: Some("to start without a login too: sudo loginctl enable-linger \"$USER\"".to_owned()),
+                begins: begin_of_own_manager(),
             })
+        }
+    }
+}
+
+const WITH_THE_MACHINE: &str = "the machine starts";
+
+/// Where systemd notes whose managers start without a login, as loginctl(1) has it.
+const LINGERING: &str = "/var/lib/systemd/linger";
+
+/// When a user's own manager starts.
+fn begin_of_own_manager() -> String {
+    let account = user::account(user::own_uid());
+    match account.name {
+        Some(name) if Path::new(LINGERING).join(&name).exists() => WITH_THE_MACHINE.to_owned(),
+        name => {
+            let name = name.unwrap_or_else(|| "\"$USER\"".to_owned());
+            format!("you log in; to have it start with the machine: sudo loginctl enable-linger {name}")
         }
     }
 }
