@@ -2,7 +2,7 @@
 use super::app::App;
 use super::config_reads::{self, Input, Purpose};
 use super::deployment::Told;
-use super::kernel_mode::groups;
+use super::kernel_mode::{deferral, groups};
 use super::narration::plural;
 use super::system::System;
 use super::timers::Timer;
@@ -501,6 +501,7 @@ impl<S: System> Master<S> {
             }
         }
         groups::steer_again(&mut self.cx, ix);
+        deferral::refresh_all(&self.cx, ix);
         reload::drop_unused_sources(&mut self.cx);
         checkpoint::save_app(&mut self.cx, ix);
     }

@@ -469,8 +469,8 @@ impl Recovery<'_> {
             let Some((_, tag)) = self.living.iter().find(|(child, _)| child.worker == id) else { continue };
             let prefix = format!("{LISTENER}{}/", tag.app);
             let keys = self.records.keys().filter_map(|key| key.strip_prefix(&prefix)).map(str::to_owned).collect();
-            let record =
-                ServesRecord { keys, goodbye: leaving.contains(&id), taken: 0, greeted: true, actions: Vec::new() };
+            let goodbye = leaving.contains(&id);
+            let record = ServesRecord { keys, goodbye, greeted: true, ..ServesRecord::default() };
             self.put(format!("{SERVES}{id}"), &record);
         }
     }

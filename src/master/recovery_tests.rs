@@ -54,10 +54,7 @@ impl Left {
             let (keys, goodbye) = (vec!["127.0.0.1:8080#0".to_owned()], phase.is_leaving());
             let keys = if matches!(phase, Phase::Starting { .. }) { Vec::new() } else { keys };
             if !keys.is_empty() {
-                self.note(
-                    &format!("serves/{id}"),
-                    &ServesRecord { keys, goodbye, taken: 0, greeted: false, actions: Vec::new() },
-                );
+                self.note(&format!("serves/{id}"), &ServesRecord { keys, goodbye, ..ServesRecord::default() });
             }
         }
     }

@@ -7,6 +7,7 @@ use super::checkpoint;
 use super::context::Context;
 use super::drains::Goodbye;
 use super::eligibility;
+use super::kernel_mode::deferral;
 use super::listener::{self, Listener};
 use super::listening::Listening;
 use super::moves;
@@ -208,6 +209,14 @@ fn on_query(
             listener.data.clone_from(&query.data);
         }
         checkpoint::save_listener(reader.cx, app_ix, listener_ix);
+        if let Some(worker) = reader.cx.workers.get_mut(ix) {
+            // Where it has several servers, all of them have to.
+            if !query.client_first {
+                worker.client_first.remove(&listener_ix);
+            } else if !worker.serves.contains(&listener_ix) {
+                worker.client_first.insert(listener_ix);
+            }
+        }
         join(reader.cx, ix, listener_ix);
         reader.cx.push_news(app_ix, Event::ServersOpen { worker: id });
     }
@@ -411,8 +420,9 @@ pub(super) fn join(cx: &mut Context<impl System>, ix: WorkerIx, listener_ix: Lis
     if let (Some(member), Some(listener)) = (worker.member, app.listeners.get(listener_ix)) {
         app.balancer.join(listener.group, member);
     }
-    let app_ix = worker.app;
+    let (app_ix, socket) = (worker.app, worker.socket_number);
     eligibility::recount_listener(cx, ix, listener_ix);
+    deferral::refresh(cx, app_ix, listener_ix, socket);
     listener::poll(cx, app_ix, listener_ix);
 }
 
@@ -424,6 +434,7 @@ pub(super) fn on_close(cx: &mut Context<impl System>, ix: WorkerIx, key: &str) {
     if !worker.serves.remove(&listener_ix) {
         return;
     }
+    worker.client_first.remove(&listener_ix);
     worker.unnoted = true;
     if let Some(member) = worker.member {
         app.balancer.leave(app.listeners[listener_ix].group, member);
@@ -435,11 +446,13 @@ pub(super) fn on_close(cx: &mut Context<impl System>, ix: WorkerIx, key: &str) {
     if was_open_ms < MOMENTARY_MS || !(leaves || was_last) {
         cx.tasks.push_back(Task::ListenerUnserved { app: worker.app, listener: listener_ix });
     }
+    let (app_ix, socket) = (worker.app, worker.socket_number);
     if worker.serves.is_empty() {
-        let (app, event) = (worker.app, Event::ServersClosed { worker: worker.id });
-        cx.push_news(app, event);
+        let event = Event::ServersClosed { worker: worker.id };
+        cx.push_news(app_ix, event);
     }
     eligibility::recount_listener(cx, ix, listener_ix);
+    deferral::refresh(cx, app_ix, listener_ix, socket);
 }
 
 /// The result of `server.address()` in the worker.

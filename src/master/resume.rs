@@ -420,6 +420,11 @@ fn resume_serves(master: &mut Master<impl System>, app_ix: AppIx, worker: Worker
     }
     for key in record.keys {
         if let Some(listener) = master.cx.apps[app_ix].listeners.find(|l| l.key == key) {
+            if record.client_first.contains(&key)
+                && let Some(worker) = master.cx.workers.get_mut(ix)
+            {
+                worker.client_first.insert(listener);
+            }
             requests::join(&mut master.cx, ix, listener);
         }
     }

@@ -5,6 +5,7 @@ use super::bind::{self, Intercepted};
 use super::context::Context;
 use super::drains::{Drains, Goodbye};
 use super::hooks::HookRuns;
+use super::kernel_mode::deferral;
 use super::kernel_mode::groups::Groups;
 use super::listener::Listener;
 use super::liveness::Liveness;
@@ -334,6 +335,7 @@ pub(super) fn add_worker(
         channel,
         member: None,
         serves: BTreeSet::new(),
+        client_first: BTreeSet::new(),
         unnoted: false,
         present: BTreeSet::new(),
         own_socket,
@@ -518,6 +520,9 @@ pub(super) fn remove(cx: &mut Context<impl System>, drains: &mut Drains, output:
             let listeners = &cx.apps[worker.app].listeners;
             let datagrams = worker.serves.iter().copied().filter(|n| listeners[*n].datagram);
             cx.tasks.extend(datagrams.map(|listener| Task::ListenerUnserved { app: worker.app, listener }));
+            for listener in worker.serves.iter().filter(|_| worker.own_socket) {
+                deferral::refresh(cx, worker.app, *listener, worker.socket_number);
+            }
             worker.channel.into_iter().flat_map(Channel::into_fds).for_each(|fd| cx.system.close(fd));
             moves::rescue(cx, worker.app, id, worker.untouched);
         }

@@ -28,6 +28,8 @@ pub(super) struct Worker<S: System> {
     pub(super) member: Option<MemberIx>,
     /// The listeners (by index in the app) that it serves.
     pub(super) serves: BTreeSet<ListenerIx>,
+    /// Of these, those on which its server speaks when it was spoken to.
+    pub(super) client_first: BTreeSet<ListenerIx>,
     /// `serves` changed since it was saved.
     pub(super) unnoted: bool,
     /// Listeners that count it as serving: `serves`, while it is admitted.

@@ -9,6 +9,9 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
+/// How long a connection waits for its client's first bytes, in seconds: until the kernel's first repetition of its SYN-ACK.
+const DEFER_S: libc::c_int = 1;
+
 /// Opens a group around a socket that was bound without SO_REUSEPORT, so that it cannot have joined somebody else's
 /// group.
 ///
@@ -85,6 +88,17 @@ pub fn accept_queue(listener: BorrowedFd<'_>) -> AcceptQueue {
     if said == 0 { AcceptQueue { waiting: info.tcpi_unacked, most: info.tcpi_sacked } } else { AcceptQueue::default() }
 }
 
+/// Whether connections wait outside of this TCP socket's accept queue until their client has sent something
+/// (TCP_DEFER_ACCEPT), for about a second at most: then they are accepted without.
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub fn defer_accept(listener: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    let seconds: libc::c_int = if on { DEFER_S } else { 0 };
+    // SAFETY: the option's value is an integer without pointers.
+    unsafe { set_option(listener, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, &seconds) }
+}
+
 /// Attaches a classic program to the group of a socket; replaces an earlier one atomically. `instructions` are laid out
 /// as `struct sock_filter`.
 ///
@@ -96,7 +110,7 @@ pub fn attach_classic(socket: BorrowedFd<'_>, instructions: &[[u8; 8]]) -> io::R
     let program = libc::sock_fprog { len, filter: instructions.as_ptr().cast_mut().cast() };
     // SAFETY: `filter` points to `len` times 8 bytes, the size of a sock_filter, which live through the call. The kernel
     // copies them; it neither writes them nor needs them aligned.
-    unsafe { set_option(socket, libc::SO_ATTACH_REUSEPORT_CBPF, &program) }
+    unsafe { set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &program) }
 }
 
 /// Attaches an eBPF program to the group of a socket; replaces an earlier one atomically. The group keeps the program.
@@ -105,7 +119,7 @@ pub fn attach_classic(socket: BorrowedFd<'_>, instructions: &[[u8; 8]]) -> io::R
 /// EINVAL for a socket without a group; those of setsockopt(2).
 pub fn attach(socket: BorrowedFd<'_>, program: &bpf::Program) -> io::Result<()> {
     // SAFETY: the option's value is the number of an fd, an integer without pointers.
-    unsafe { set_option(socket, libc::SO_ATTACH_REUSEPORT_EBPF, &program.0.as_raw_fd()) }
+    unsafe { set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_EBPF, &program.0.as_raw_fd()) }
 }
 
 /// A TCP socket in a group of its own, to test what this kernel supports.
@@ -121,11 +135,10 @@ pub fn sample() -> io::Result<OwnedFd> {
 /// # Safety
 /// `value` is of the type that the option takes, and each address in it points to memory that lives through the call and
 /// has the size that the option takes for it.
-unsafe fn set_option<T>(socket: BorrowedFd<'_>, option: libc::c_int, value: &T) -> io::Result<()> {
+unsafe fn set_option<T>(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
     let length = size_of::<T>() as libc::socklen_t;
     // SAFETY: the kernel reads `length` bytes of `value`, which is borrowed; the rest is the caller's promise.
-    let done =
-        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const *value).cast(), length) };
+    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const *value).cast(), length) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -18,6 +18,7 @@ mod cgroups;
 mod common;
 mod container;
 mod control;
+mod deferral;
 mod depends;
 mod deployments;
 mod errors;

@@ -162,6 +162,7 @@ fn other(
         flags: i64::from(v6only),
         readable_all: false,
         writable_all: false,
+        client_first: false,
         backlog: None,
         index: 0,
         data: None,

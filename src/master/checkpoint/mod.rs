@@ -194,12 +194,14 @@ pub(super) fn save_serves(cx: &mut Context<impl System>, ix: WorkerIx) {
     let Some(worker) = cx.workers.get_mut(ix) else { return };
     worker.unnoted = false;
     let app = &cx.apps[worker.app];
-    let keys = worker.serves.iter().map(|&l| app.listeners[l].key.clone()).collect();
+    let key = |&listener: &ListenerIx| app.listeners[listener].key.clone();
+    let keys = worker.serves.iter().map(key).collect();
+    let client_first = worker.client_first.iter().map(key).collect();
     let counts = app.generations.get(&worker.generation).is_some_and(|s| s.config.limits.max_connections.is_some());
     let taken = if counts { worker.taken_before + worker.taken } else { 0 };
     let goodbye = worker.goodbye != Goodbye::Unsaid;
     let actions = worker.custom.actions.clone();
-    let record = ServesRecord { keys, goodbye, taken, greeted: worker.receiver.greeted, actions };
+    let record = ServesRecord { keys, goodbye, taken, greeted: worker.receiver.greeted, actions, client_first };
     let key = format!("{SERVES}{}", worker.id);
     cx.checkpoint.save(&mut cx.keeper, key, &record);
 }

@@ -184,10 +184,12 @@ pub(in crate::master) struct ServesRecord {
     pub(in crate::master) greeted: bool,
     /// The actions that the worker offers.
     pub(in crate::master) actions: Vec<String>,
+    /// Of `keys`, those on which its server speaks when it was spoken to.
+    pub(in crate::master) client_first: Vec<String>,
 }
 
 record! {
-    ServesRecord { 1 keys; 2 goodbye = false; 3 taken = 0; 4 greeted = false; 5 actions; }
+    ServesRecord { 1 keys; 2 goodbye = false; 3 taken = 0; 4 greeted = false; 5 actions; 6 client_first; }
 }
 
 #[derive(Clone, Debug, PartialEq)]

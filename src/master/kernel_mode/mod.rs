@@ -1,7 +1,8 @@
 //! Kernel mode (`balance = "kernel"`), as far as it needs the master's tables: [`groups`] gives slots their sockets and
-//! the kernel its selections, [`monitor`] checks what waits in the sockets. Groups, selections and BPF programs are in
-//! `crate::reuseport`; `eligibility` computes which workers take connections.
+//! the kernel its selections, [`deferral`] says when connections enter them, [`monitor`] checks what waits in the sockets.
+//! Groups, selections and BPF programs are in `crate::reuseport`; `eligibility` computes which workers take connections.
 pub(super) mod accept_probe;
+pub(super) mod deferral;
 pub(super) mod groups;
 pub(super) mod monitor;
 mod own_listeners;

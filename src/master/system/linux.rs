@@ -329,6 +329,10 @@ impl System for Linux {
         reuseport::accept_queue(listener)
     }
 
+    fn defer_accept(&self, listener: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+        reuseport::defer_accept(listener, on)
+    }
+
     fn socket_file(&self, path: &Path) -> Option<SocketFile> {
         SocketFile::at(path)
     }

@@ -273,6 +273,9 @@ pub(super) trait System: Debug + Default + Kernel + 'static {
 
     fn accept_queue(&self, listener: BorrowedFd<'_>) -> AcceptQueue;
 
+    /// Whether connections enter that queue only when their client has sent something.
+    fn defer_accept(&self, listener: BorrowedFd<'_>, on: bool) -> io::Result<()>;
+
     /// The socket file at a path, as it is now.
     fn socket_file(&self, path: &Path) -> Option<SocketFile>;
 

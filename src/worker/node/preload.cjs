@@ -1,10 +1,11 @@
-// Loaded by clusterd into a Node worker before the app. `preload = false` leaves it out. It does four things:
+// Loaded by clusterd into a Node worker before the app. `preload = false` leaves it out. It does five things:
 //
 // - It gives back connections between two requests, once the worker is told to leave or closes a server, so that another
 //   worker gets them instead of their clients a closed connection (docs/moves.md).
 // - It lets a program end that has come to its end. As in a child process of Node, and unlike under Node's cluster, the
 //   channel alone keeps nobody alive: only listeners of its messages, servers, and answers that are awaited do.
 // - It calls the app's listeners of `stop_signal`, where that is set, before a worker that was told to leave ends.
+// - It tells clusterd of which servers the clients speak first.
 // - It takes profiles of the process, where `clusterd profile` asks for one.
 //
 // Whatever fails here, the app runs as without it.
@@ -94,7 +95,7 @@ function setUp() {
     const getServer = cluster._getServer;
     cluster._getServer = function _getServer(server, options, done) {
       hold();
-      return getServer.call(this, server, options, function (error, handle, ...rest) {
+      return getServer.call(this, server, described(server, options), function (error, handle, ...rest) {
         if (handle && !isKernels(handle)) holdWith(handle);
         try {
           return done.call(this, error, handle, ...rest);
@@ -103,6 +104,12 @@ function setUp() {
         }
       });
     };
+
+    /// Clients of HTTP and of TLS speak first: a connection may wait for that before the worker accepts it.
+    function described(server, options) {
+      const clientFirst = server instanceof http.Server || isTls(server) || typeof server?.updateSettings === 'function';
+      return clientFirst ? { ...options, clientFirst } : options;
+    }
 
     /// A handle without a socket, of a server whose connections come over the channel.
     function holdWith(handle) {
