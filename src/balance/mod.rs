@@ -209,11 +209,13 @@ impl Balancer {
     }
 
     /// The worker for the next connection; `None` if no worker can take it now.
+    #[inline]
     pub fn pick(&mut self, group: GroupIx, client_hash: Option<u64>, now_us: u64) -> Option<MemberIx> {
         self.strategy.pick(&mut Candidates::new(&mut self.pool, group, now_us), client_hash)
     }
 
     /// Whether a worker could take a connection now.
+    #[inline]
     pub fn can_take(&mut self, group: GroupIx, now_us: u64) -> bool {
         let found = self.pool.find_in_turn(group, now_us);
         self.pool.found = found.map(|member| (group, now_us, member));
@@ -252,11 +254,13 @@ impl Balancer {
     }
 
     /// The number of the next hand-off to this worker.
+    #[inline]
     pub fn next_seq(&self, _member: MemberIx) -> u64 {
         self.next_seq
     }
 
     /// A hand-off with the number [`Balancer::next_seq`] was sent.
+    #[inline]
     pub fn opened(&mut self, member: MemberIx, conn: ConnIx, now_us: u64) -> u64 {
         let seq = self.next_seq;
         self.next_seq += 1;
@@ -292,6 +296,7 @@ impl Balancer {
 
     /// The worker answered. Returns the connection and the latency; `None` for a number that is not open: a previous
     /// master's, or invalid.
+    #[inline]
     pub fn answered(&mut self, member: MemberIx, seq: u64, now_us: u64) -> Option<(ConnIx, u64)> {
         let who = self.pool.members.get_mut(member.0 as usize)?.as_mut()?;
         let was_full = who.open.len() as u32 >= who.window;
@@ -312,6 +317,7 @@ impl Balancer {
     }
 
     /// The worker has taken a connection.
+    #[inline]
     pub fn taken(&mut self, member: MemberIx) {
         if let Some(who) = self.pool.member_mut(member) {
             who.refused = 0;
@@ -346,6 +352,7 @@ impl Balancer {
     }
 
     /// Open hand-offs of this worker.
+    #[inline]
     pub fn open_count(&self, member: MemberIx) -> u32 {
         self.pool.member(member).map_or(0, |m| m.open.len() as u32)
     }
@@ -363,6 +370,7 @@ impl Balancer {
 
 impl Pool {
     /// Updates a worker's level in `ready`.
+    #[inline]
     fn update_level(&mut self, ix: MemberIx) {
         let least = self.window_least;
         let Some(member) = self.members.get_mut(ix.0 as usize).and_then(Option::as_mut) else { return };
@@ -389,6 +397,7 @@ impl Pool {
 
     /// The next in turn among the members with the fewest open hand-offs. A late member is visited once, and not again
     /// until it answers.
+    #[inline]
     fn find_in_turn(&mut self, group: GroupIx, now_us: u64) -> Option<MemberIx> {
         loop {
             let entry = self.groups.get(group.0 as usize)?;
@@ -402,10 +411,12 @@ impl Pool {
         }
     }
 
+    #[inline]
     fn member(&self, ix: MemberIx) -> Option<&Member> {
         self.members.get(ix.0 as usize)?.as_ref()
     }
 
+    #[inline]
     fn member_mut(&mut self, ix: MemberIx) -> Option<&mut Member> {
         self.members.get_mut(ix.0 as usize)?.as_mut()
     }
@@ -418,10 +429,12 @@ impl Pool {
 
 impl Member {
     /// It is in the ready set, and its oldest hand-off is not late.
+    #[inline]
     fn can_take(&self, now_us: u64) -> bool {
         self.level.is_some() && !self.is_late(now_us)
     }
 
+    #[inline]
     fn is_late(&self, now_us: u64) -> bool {
         let is_late = |oldest: &Open| now_us.saturating_sub(oldest.since_us) > limits::HANDOFF_SLOW_US;
         self.open.front().is_some_and(is_late)

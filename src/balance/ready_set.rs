@@ -14,10 +14,7 @@ pub(super) struct Bits {
 }
 
 impl Bits {
-    pub(super) const fn new() -> Bits {
-        Bits { words: Vec::new() }
-    }
-
+    #[inline]
     pub(super) fn insert(&mut self, index: u32) {
         let word = index as usize / 64;
         if word >= self.words.len() {
@@ -27,6 +24,7 @@ impl Bits {
     }
 
     /// Returns whether it was in the set.
+    #[inline]
     pub(super) fn remove(&mut self, index: u32) -> bool {
         let Some(word) = self.words.get_mut(index as usize / 64) else { return false };
         let (before, bit) = (*word, 1 << (index % 64));
@@ -34,8 +32,21 @@ impl Bits {
         before & bit != 0
     }
 
+    #[inline]
     pub(super) fn contains(&self, index: u32) -> bool {
         self.words.get(index as usize / 64).is_some_and(|word| word & (1 << (index % 64)) != 0)
+    }
+
+    /// As [`Bits::iter`], for where every instruction counts.
+    #[inline]
+    pub(super) fn for_each(&self, mut with: impl FnMut(u32)) {
+        for (at, &word) in self.words.iter().enumerate() {
+            let mut left = word;
+            while left != 0 {
+                with(at as u32 * 64 + left.trailing_zeros());
+                left &= left - 1;
+            }
+        }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
@@ -51,6 +62,7 @@ impl Bits {
     }
 
     /// The first index from `from` on, then from the start, that is in both sets.
+    #[inline]
     fn next_common(&self, other: &Bits, from: u32) -> Option<u32> {
         let count = self.words.len().min(other.words.len());
         let both = |at: usize| self.words[at] & other.words[at];
@@ -83,6 +95,7 @@ impl ReadySet {
     }
 
     /// Adds a member with this number of open hand-offs (below the maximum).
+    #[inline]
     pub(super) fn enter(&mut self, level: u32, index: u32) {
         let at = level as usize;
         self.levels[at].insert(index);
@@ -91,6 +104,7 @@ impl ReadySet {
     }
 
     /// Removes a member from this level.
+    #[inline]
     pub(super) fn leave(&mut self, level: u32, index: u32) {
         let at = level as usize;
         self.levels[at].remove(index);
@@ -101,6 +115,7 @@ impl ReadySet {
     }
 
     /// The member of `among` on the lowest level; of several the first from `from` on.
+    #[inline]
     pub(super) fn next(&self, among: &Bits, from: u32) -> Option<u32> {
         let mut left = self.some;
         while left != 0 {

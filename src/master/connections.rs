@@ -31,6 +31,7 @@ impl<S> Default for Connections<S> {
 }
 
 impl<S> Connections<S> {
+    #[inline]
     pub fn insert(&mut self, connection: Connection<S>) -> ConnIx {
         match self.free.pop() {
             Some(ix) => {
@@ -44,11 +45,13 @@ impl<S> Connections<S> {
         }
     }
 
+    #[inline]
     pub fn get(&self, conn: ConnIx) -> Option<&Connection<S>> {
         self.slots.get(conn.0 as usize)?.as_ref()
     }
 
     /// Removes a connection and frees its index.
+    #[inline]
     pub fn remove(&mut self, conn: ConnIx) -> Option<Connection<S>> {
         let removed = self.slots.get_mut(conn.0 as usize)?.take()?;
         self.free.push(conn.0);
@@ -60,6 +63,7 @@ impl<S> Connections<S> {
         self.slots.iter().flatten()
     }
 
+    #[inline]
     pub fn len(&self) -> usize {
         self.slots.len() - self.free.len()
     }

@@ -5,7 +5,6 @@
 mod round_robin;
 pub mod sticky;
 
-use super::ready_set::Bits;
 use super::{GroupIx, Member, MemberIx, Pool};
 use crate::limits;
 use round_robin::RoundRobin;
@@ -56,6 +55,7 @@ impl<'a> Candidates<'a> {
 
     /// The next in turn among the least busy workers that can take a connection; advances the turn. The cost does not
     /// depend on the number of workers.
+    #[inline]
     pub(in crate::balance) fn take_turn(&mut self) -> Option<MemberIx> {
         let member = match self.pool.found.take() {
             Some((of, at_us, member)) if (of, at_us) == (self.group, self.now_us) => member,
@@ -74,15 +74,16 @@ impl<'a> Candidates<'a> {
         serves.then_some(entry.open.len() < limits::HANDOFF_WINDOW_MAX as usize)
     }
 
-    /// Every eligible worker that serves the listener, including those that cannot take a connection now. Costs time
-    /// for each.
-    pub(in crate::balance) fn eligible(&self) -> impl Iterator<Item = Candidate<'_>> {
-        static NOBODY: Bits = Bits::new();
-        let members = self.pool.groups.get(self.group.0 as usize).map_or(&NOBODY, |group| &group.members);
-        members.iter().filter_map(|ix| {
-            let entry = self.pool.member(MemberIx(ix)).filter(|member| member.eligible)?;
-            Some(Candidate { member: MemberIx(ix), entry })
-        })
+    /// Calls `with` for every eligible worker that serves the listener, including those that cannot take a connection now. Costs
+    /// time for each.
+    #[inline]
+    pub(in crate::balance) fn for_each_eligible<'b>(&'b self, mut with: impl FnMut(Candidate<'b>)) {
+        let Some(group) = self.pool.groups.get(self.group.0 as usize) else { return };
+        group.members.for_each(|ix| {
+            if let Some(entry) = self.pool.member(MemberIx(ix)).filter(|member| member.eligible) {
+                with(Candidate { member: MemberIx(ix), entry });
+            }
+        });
     }
 }
 

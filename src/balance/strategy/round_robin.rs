@@ -8,6 +8,7 @@ use crate::balance::MemberIx;
 pub(in crate::balance) struct RoundRobin;
 
 impl Strategy for RoundRobin {
+    #[inline]
     fn pick(&mut self, candidates: &mut Candidates<'_>, _client: Option<u64>) -> Option<MemberIx> {
         candidates.take_turn()
     }

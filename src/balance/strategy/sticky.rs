@@ -24,6 +24,7 @@ pub fn hash_ip(ip: IpAddr) -> u64 {
     }
 }
 
+#[inline]
 pub fn weight(client: u64, slot: u32) -> u64 {
     mix(client ^ mix(u64::from(slot) + 1))
 }
@@ -58,11 +59,16 @@ impl Sticky {
     fn place(&mut self, candidates: &Candidates<'_>, client: u64) -> Option<MemberIx> {
         let group = candidates.group();
         let slot = self.homes.of(group, client).map(|home| home.slot);
-        let place = |candidate: Candidate<'_>| {
-            let is_own = slot == Some(candidate.slot());
-            (is_own, weight(client, candidate.slot()), candidate.member, candidate.slot())
-        };
-        let (.., member, slot) = candidates.eligible().map(place).max()?;
+        let (mut heaviest, mut found) = (0, None);
+        candidates.for_each_eligible(|candidate: Candidate<'_>| {
+            let (member, own) = (candidate.member, u128::from(slot == Some(candidate.slot())));
+            // One number, which is compared at once: its own slot, then the weight, then the member.
+            let key = (own << 96) | (u128::from(weight(client, candidate.slot())) << 32) | u128::from(member.0);
+            if key >= heaviest {
+                (heaviest, found) = (key, Some((member, candidate.slot())));
+            }
+        });
+        let (member, slot) = found?;
         self.homes.remember(Home { client, group, member, slot });
         candidates.has_room_in_slot(member, slot)?.then_some(member)
     }
@@ -85,6 +91,7 @@ struct Home {
 }
 
 impl Homes {
+    #[inline]
     fn bucket_of(client: u64) -> usize {
         client as usize % (CLIENTS_KNOWN_MAX / BUCKET)
     }

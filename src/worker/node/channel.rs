@@ -147,6 +147,7 @@ impl<W: Wire> Channel<W> {
     }
 
     /// One read into the inbox.
+    #[inline]
     pub fn read(&mut self) -> Read {
         let space = self.inbox.spare(CHANNEL_READ_BYTES);
         let room = space.len();
@@ -172,6 +173,7 @@ impl<W: Wire> Channel<W> {
     }
 
     /// Whether lines wait because the worker does not read, or would have to.
+    #[inline]
     pub fn is_blocked(&self) -> bool {
         self.full || !self.outbox.is_empty()
     }
@@ -182,6 +184,7 @@ impl<W: Wire> Channel<W> {
     }
 
     /// Sends a hand-off: whole or not at all, and never past lines that wait.
+    #[inline]
     pub fn send_handoff(&mut self, line: &[u8], socket: &W::Passed) -> Sent {
         if self.closed {
             return Sent::Broken;

@@ -76,6 +76,7 @@ impl LineBuffer {
     }
 
     /// Room to read `wanted` bytes into; say with [`LineBuffer::filled`] how many came.
+    #[inline]
     pub fn spare(&mut self, wanted: usize) -> &mut [u8] {
         if self.start == self.end {
             (self.start, self.end, self.searched) = (0, 0, 0);
@@ -105,6 +106,7 @@ impl LineBuffer {
     }
 
     /// `count` bytes were read into the spare room.
+    #[inline]
     pub fn filled(&mut self, count: usize) {
         self.end = (self.end + count).min(self.bytes.len());
     }
@@ -113,6 +115,7 @@ impl LineBuffer {
     ///
     /// # Errors
     /// When what has come of a line is longer than a line may be; from then on always.
+    #[inline]
     pub fn next_line(&mut self) -> Result<Option<Line<'_>>, Oversize> {
         let found = memchr::memchr(b'\n', &self.bytes[self.searched..self.end]);
         let to = found.map_or(self.end, |offset| self.searched + offset);

@@ -233,6 +233,7 @@ impl<'de> Deserialize<'de> for IsCmd {
 ///
 /// # Errors
 /// Not JSON, or an internal message with invalid fields.
+#[inline]
 pub fn decode(line: &[u8]) -> Result<FromWorker, BadLine> {
     if let Some((ack, accepted)) = decode_answer(line) {
         return Ok(FromWorker::Answer { ack, accepted: Some(accepted) });
@@ -241,6 +242,11 @@ pub fn decode(line: &[u8]) -> Result<FromWorker, BadLine> {
     if line == br#"{"cmd":"NODE_HANDLE_ACK"}"# {
         return Ok(FromWorker::HandleAck);
     }
+    decode_other(line)
+}
+
+/// Decodes a line that no hand-off is answered by.
+fn decode_other(line: &[u8]) -> Result<FromWorker, BadLine> {
     if let Some(message) = preload_lines::decode(line) {
         return Ok(message);
     }
@@ -396,6 +402,7 @@ fn number(typed: &RawValue) -> Option<i64> {
 
 /// The answer to a hand-off exactly as every Node prints it, without a parser:
 /// `{"cmd":"NODE_CLUSTER","ack":5,"accepted":true,"seq":7}`.
+#[inline]
 fn decode_answer(line: &[u8]) -> Option<(u64, bool)> {
     let rest = line.strip_prefix(b"{\"cmd\":\"NODE_CLUSTER\",\"ack\":")?;
     let (ack, rest) = decode_number(rest)?;
@@ -411,6 +418,7 @@ fn decode_answer(line: &[u8]) -> Option<(u64, bool)> {
 /// Digits of 2^53, Node's largest exact integer.
 const NUMBER_DIGITS_MAX: usize = 16;
 
+#[inline]
 pub(super) fn decode_number(bytes: &[u8]) -> Option<(u64, &[u8])> {
     // Hand-off numbers have ten digits and more: every answer to a hand-off is decoded here.
     let first = bytes.first_chunk().and_then(|eight| eight_digits(*eight));
@@ -430,6 +438,7 @@ pub(super) fn decode_number(bytes: &[u8]) -> Option<(u64, &[u8])> {
 }
 
 /// The number that these bytes are, if all of them are digits. The digits are added up in pairs, then in fours, then all.
+#[inline]
 fn eight_digits(bytes: [u8; 8]) -> Option<u64> {
     const EACH: u64 = 0x0101_0101_0101_0101;
     let text = u64::from_le_bytes(bytes);
@@ -470,6 +479,7 @@ impl NewconnLine {
     }
 
     /// Writes the line with this number to `out`, replacing its content.
+    #[inline]
     pub fn render(&self, seq: u64, out: &mut Vec<u8>) {
         out.clear();
         out.extend_from_slice(&self.before);
