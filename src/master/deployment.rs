@@ -74,6 +74,13 @@ impl Deployment {
         (u64::from(self.incarnation) << 32) % (1 << 53) + 1
     }
 
+    /// The id that the events of this master follow: above those of its predecessors, and far from those of another run with the same name
+    /// (`started_ms` tells the runs apart), so that a client does not go on in one run after an event of another.
+    pub(super) fn events_follow(&self) -> u64 {
+        // The upper 31 bits of a multiplication by the golden ratio: neighbours land far apart.
+        self.first_seq() + (self.started_ms.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33)
+    }
+
     /// The number of the hand-off by which this master asks whether the one before it arrived (`in_hand`).
     pub(super) fn question_seq(&self) -> u64 {
         self.first_seq() - 1
@@ -91,5 +98,25 @@ impl Deployment {
         if let Err(e) = system.rotate_own_log(&path, OWN_LOG_BYTES_MAX) {
             log::warn!("cannot rotate {}: {e}", path.display());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_events_grow_from_master_to_master_and_differ_from_those_of_another_run() {
+        let ids =
+            |incarnation, started_ms| Deployment { incarnation, started_ms, ..Deployment::default() }.events_follow();
+        for started_ms in [0, 1, 60_000, u64::MAX] {
+            assert!(ids(2, started_ms) - ids(1, started_ms) == 1 << 32);
+            assert!(ids(2, 0) > ids(1, started_ms), "also where the time is lost");
+            for later_ms in 1..1_000 {
+                let other = ids(1, started_ms.wrapping_add(later_ms));
+                assert!(other.abs_diff(ids(1, started_ms)) > 100_000, "{started_ms} and {later_ms} ms later");
+            }
+        }
+        assert!(ids((1 << 21) - 1, u64::MAX) < 1 << 53, "JavaScript has them as numbers");
     }
 }

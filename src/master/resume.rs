@@ -453,6 +453,12 @@ fn release_unclaimed(master: &mut Master<impl System>, inherited: &Inheritance) 
     }
 }
 
+/// When the first master of this run started, if that was saved.
+pub(super) fn started_ms(inherited: &Inheritance) -> Option<u64> {
+    let record: DeploymentRecord = read(inherited.notes.get(DEPLOYMENT)?).ok()?;
+    Some(record.started_ms)
+}
+
 fn read_record<T: Value>(inherited: &Inheritance, key: &str) -> Option<T> {
     let bytes = inherited.notes.get(key)?;
     match read(bytes) {

@@ -165,7 +165,10 @@ impl<S: System> Master<S> {
         };
         let mut cx = Context::new(system, link, reactor, inherited.incarnation, wake);
         cx.deployment.has_store = inherited.about.has_store;
-        api::events::begin(cx.deployment.first_seq());
+        if let Some(started_ms) = resume::started_ms(inherited) {
+            cx.deployment.started_ms = started_ms;
+        }
+        api::events::begin(cx.deployment.events_follow());
         cx.timers.set(Timer::Heartbeat, cx.now_ms);
         cx.timers.set(Timer::OwnLog, cx.now_ms + limits::OWN_LOG_LOOK_MS);
         Ok(Master {
