@@ -1,6 +1,7 @@
 //! Runs a command on every app that its targets name, and prints the results.
 use super::error::CommandError;
 use super::target::{Found, Known, known};
+use crate::api::request::StopMode;
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io::{self, Write as _};
@@ -25,8 +26,22 @@ pub(super) enum Grain {
 pub(super) enum Concurrency {
     /// One after the other.
     Sequential,
+    /// The same; what depends on an app that failed is left out.
+    WhileDependenciesSucceed,
     /// A bounded number at the same time.
     Parallel,
+    /// The same, each app when those that depend on it are done.
+    DependentsFirst,
+}
+
+impl Concurrency {
+    /// Of a command that ends apps.
+    pub(super) fn of_stop(mode: StopMode) -> Concurrency {
+        match mode {
+            StopMode::Now => Concurrency::Parallel,
+            StopMode::Drain => Concurrency::DependentsFirst,
+        }
+    }
 }
 
 /// Prints the result of a command, and returns its exit code. A reader that has left (`clusterd ls | head`) is not an error; a
@@ -83,7 +98,12 @@ fn for_each(
     let run = |found: &Found| command(&known, found).map_err(|error| error.of(&found.name()));
     let reported = match concurrency {
         Concurrency::Sequential => report(apps.iter().map(run)),
+        Concurrency::WhileDependenciesSucceed => report(while_dependencies_succeed(&apps, depends, run)),
         Concurrency::Parallel => report(parallel(&apps, run)),
+        Concurrency::DependentsFirst => {
+            let stages = dependents_first(apps.iter().collect(), |one, other| depends(one, other));
+            report(stages.iter().flat_map(|stage| parallel(stage, |found| run(found))))
+        }
     };
     if all_found { reported } else { ExitCode::FAILURE }
 }
@@ -127,15 +147,13 @@ fn find_all(known: &Known, targets: &[String], grain: Grain) -> (Vec<Found>, boo
             }
         }
     }
-    (in_order(apps), all_found)
+    (behind(apps, depends), all_found)
 }
 
-/// Each app behind those of its deployment that it depends on.
-fn in_order(apps: Vec<Found>) -> Vec<Found> {
-    behind(apps, |one, other| {
-        let on = one.view.as_ref().map_or(&[][..], |view| &view.depends_on);
-        one.deployment == other.deployment && on.contains(&other.app)
-    })
+/// Whether an app depends on another one, as its deployment is configured.
+fn depends(one: &Found, other: &Found) -> bool {
+    let on = one.view.as_ref().map_or(&[][..], |view| &view.depends_on);
+    one.deployment == other.deployment && on.contains(&other.app)
 }
 
 /// Sorts so that each comes behind those that it depends on.
@@ -146,6 +164,40 @@ pub(super) fn behind<T>(mut left: Vec<T>, depends: impl Fn(&T, &T) -> bool) -> V
         sorted.push(left.remove(next));
     }
     sorted
+}
+
+/// Stages, one after the other, so that each comes in a later one than all that depend on it.
+fn dependents_first<T>(mut left: Vec<T>, depends: impl Fn(&T, &T) -> bool) -> Vec<Vec<T>> {
+    let mut stages = Vec::new();
+    while !left.is_empty() {
+        let is_free: Vec<bool> = left.iter().map(|one| !left.iter().any(|other| depends(other, one))).collect();
+        // After reloads of single apps, two may depend on each other.
+        let any = is_free.contains(&true);
+        let mut is_free = is_free.into_iter();
+        let (stage, rest) = left.into_iter().partition(|_| is_free.next().unwrap_or(true) || !any);
+        stages.push(stage);
+        left = rest;
+    }
+    stages
+}
+
+/// Runs a command on one after the other, but for those that depend on one on which it has failed, or that was left out.
+pub(super) fn while_dependencies_succeed<'a>(
+    apps: impl IntoIterator<Item = &'a Found>,
+    depends: impl Fn(&Found, &Found) -> bool,
+    command: impl Fn(&Found) -> Outcome,
+) -> impl Iterator<Item = Outcome> {
+    let mut failed: Vec<&Found> = Vec::new();
+    apps.into_iter().map(move |found| {
+        let outcome = match failed.iter().find(|other| depends(found, other)) {
+            Some(other) => Err(CommandError::DependencyFailed(other.app.clone()).of(&found.name())),
+            None => command(found),
+        };
+        if outcome.is_err() {
+            failed.push(found);
+        }
+        outcome
+    })
 }
 
 /// Runs a command on all of them at the same time, up to a limit; returns the results in order.
@@ -192,5 +244,14 @@ mod tests {
         let depends = |one: &u32, other: &u32| (*one, *other) == (1, 3) || (*one, *other) == (3, 4);
         assert_eq!(behind(vec![1, 2, 3, 4], depends), [2, 4, 3, 1]);
         assert_eq!(behind(vec![2, 1], depends), [2, 1]);
+    }
+
+    #[test]
+    fn what_others_depend_on_ends_when_they_have_ended() {
+        let depends = |one: &u32, other: &u32| [(1, 3), (3, 4), (2, 4)].contains(&(*one, *other));
+        assert_eq!(dependents_first(vec![1, 2, 3, 4, 5], depends), [vec![1, 2, 5], vec![3], vec![4]]);
+        assert_eq!(dependents_first(vec![4, 3], depends), [[3], [4]]);
+        let circle = |one: &u32, other: &u32| one != other;
+        assert_eq!(dependents_first(vec![1, 2], circle), [[1, 2]]);
     }
 }

@@ -69,6 +69,9 @@ pub(super) enum CommandError {
     /// A reload failed while the master was replaced.
     #[error("the old generation serves; the log of clusterd says why")]
     NotReloaded,
+    /// It was left out of a reload of several apps.
+    #[error("not reloaded: {0}, on which it depends, was not reloaded")]
+    DependencyFailed(String),
     /// Every attempt met a new master.
     #[error("its master keeps crashing")]
     MasterDies,

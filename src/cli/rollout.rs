@@ -1,6 +1,6 @@
 //! Runs what was named in the background: apps that exist get it as their new configuration, the others a deployment of
 //! their own. For `start`, and for `restart` and `reload` of a file.
-use super::apply::{Outcome, behind};
+use super::apply::{Outcome, behind, while_dependencies_succeed};
 use super::commands::reload::reload_app;
 use super::error::CommandError;
 use super::launch::{self, Novelty};
@@ -123,22 +123,25 @@ fn replace(
         Err(error) => return vec![Err(error)],
     }
     let change = Change { env: None, sources: Some(Box::new(sources)) };
-    let depends = |one: &&Found, other: &&Found| {
+    if apps.iter().any(|found| found.view.is_none()) {
+        return vec![launch::revive(&known.home, deployment, starts, change)];
+    }
+    let depends = |one: &Found, other: &Found| {
         config.apps.iter().any(|app| app.name == one.app && app.depends_on.contains(&other.app))
     };
-    let mut outcomes = Vec::new();
-    for found in behind(apps.to_vec(), depends) {
-        let outcome = match &found.view {
-            Some(_) if !found.background => Err(CommandError::Foreground),
-            Some(_) if found.is_idle() && !starts(&found.app) => Ok(not_started(&found.app)),
-            Some(_) => renew(found, change.clone(), renewal),
-            None => {
-                return vec![launch::revive(&known.home, deployment, starts, change)];
-            }
+    let renew_one = |found: &Found| {
+        let outcome = match found.background {
+            false => Err(CommandError::Foreground),
+            true if found.is_idle() && !starts(&found.app) => Ok(not_started(&found.app)),
+            true => renew(found, change.clone(), renewal),
         };
-        outcomes.push(outcome.map_err(|error| error.of(&found.app)));
+        outcome.map_err(|error| error.of(&found.app))
+    };
+    let sorted = behind(apps.to_vec(), |one, other| depends(one, other));
+    match renewal {
+        Renewal::Restart => sorted.into_iter().map(renew_one).collect(),
+        Renewal::Reload => while_dependencies_succeed(sorted, depends, renew_one).collect(),
     }
-    outcomes
 }
 
 /// The apps of a deployment, all of which the new sources have to have: a deployment has one configuration.

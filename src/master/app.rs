@@ -44,7 +44,7 @@ pub(super) struct App {
     pub(super) accept_pause: AcceptPause,
     /// The app is stopping: the master no longer accepts for it.
     pub(super) closed: bool,
-    /// Somebody has asked to stop it, and it stops then (monotonic milliseconds): `stop_delay`.
+    /// Somebody has asked to stop it, and it stops then (monotonic milliseconds), or later if it waits for others: `stop_delay`.
     pub(super) stops_at_ms: Option<u64>,
     /// The record of it that was saved last.
     pub(super) saved: Option<AppRecord>,

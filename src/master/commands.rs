@@ -280,13 +280,13 @@ impl<S: System> Master<S> {
             self.cx.deployment.stop_asked_ms = self.cx.now_ms;
         }
         checkpoint::save_deployment(&mut self.cx);
-        for ix in self.cx.apps.indices() {
+        for ix in dependencies::dependents_first(&self.cx) {
             self.stop_app(ix, mode);
         }
         self.control.waiters.answer_settled(&mut self.cx);
     }
 
-    /// Stops an app: at once, or when load balancers have had time to learn of it.
+    /// Stops an app: at once, or when load balancers have had time to learn of it and what depends on it has stopped.
     pub(super) fn stop_app(&mut self, ix: AppIx, mode: StopMode) {
         if mode == StopMode::Now || !stop_delay::put_off(&mut self.cx, ix) {
             self.begin_stop(ix, mode);

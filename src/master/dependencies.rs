@@ -1,8 +1,9 @@
 //! Apps that wait for others (`depends_on`): at the first start until those are ready, in a reload of several apps until those were
-//! reloaded. The supervisor of an app that waits holds back everything of one generation (`supervisor::App::held`), which is saved; here
+//! reloaded. (In a stop the others wait for them: `stop_delay`.) The supervisor of an app that waits holds back everything of one generation (`supervisor::App::held`), which is saved; here
 //! it is decided when that ends, from the state of the others, whenever something has happened to one of them.
 use super::app::App;
 use super::context::Context;
+use super::stop_delay;
 use super::system::System;
 use super::tasks::Task;
 use crate::ids::{AppIx, Generation};
@@ -62,9 +63,20 @@ fn in_order(after: &[Vec<usize>]) -> Vec<usize> {
     order
 }
 
-/// The apps that an app waits for, for people.
+/// All apps, each before those that it depends on.
+pub(super) fn dependents_first(cx: &Context<impl System>) -> Vec<AppIx> {
+    let backwards = cx.apps.indices().collect::<Vec<_>>().into_iter().rev().collect();
+    let mut sorted = sort(cx, backwards, |&ix| (ix, cx.apps[ix].supervisor.generation()));
+    sorted.reverse();
+    sorted
+}
+
+/// The apps that an app waits for, for people: to start, to be reloaded, or to stop.
 pub(super) fn waits_for(cx: &Context<impl System>, ix: AppIx) -> Vec<String> {
     let app = &cx.apps[ix];
+    if app.stops_at_ms.is_some() {
+        return stop_delay::waits_for(cx, ix);
+    }
     let Some(generation) = app.supervisor.held() else { return Vec::new() };
     let waits = |name: &&String| standing(cx, app, name) == Standing::Waits;
     names(app, generation).iter().filter(waits).cloned().collect()

@@ -407,6 +407,7 @@ impl<S: System> Master<S> {
         }
         releases::note(&mut self.cx, app, report);
         dependencies::note(&mut self.cx, report);
+        stop_delay::note(&mut self.cx, report);
         self.relay.announce(&mut self.cx, app, report);
         self.hooks.run(&self.cx, app, report);
         self.after_report(app, report);

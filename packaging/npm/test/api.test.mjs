@@ -116,6 +116,27 @@ test('a reload to code that fails rejects with what the worker said', async () =
   await clusterd.delete('breaks', { now: true });
 });
 
+test('apps that depend on each other are reloaded and stopped in order', async () => {
+  const script = (name) => `trap 'echo ${name} ends >> order; exit' TERM; echo ${name} $CLUSTERD_GENERATION >> order; while :; do sleep 0.01; done`;
+  const app = (name, more) => `[[app]]\nname = "${name}"\ncommand = ["sh", "-c", ${JSON.stringify(script(name))}]\nworkers = 1\nready = "1ms"\n${more}\n`;
+  const before = 'before = ["sh", "-c", "test ! -e broken"]';
+  fs.writeFileSync('chain.toml', app('front', 'depends_on = ["back"]') + app('back', `depends_on = ["store"]\n${before}`) + app('store', ''));
+  await clusterd.start('chain.toml');
+  fs.writeFileSync('broken', '');
+  await assert.rejects(clusterd.reload(['front', 'back', 'store']), (error) => error instanceof ClusterdError && error.message.includes('before'));
+  const generations = async () => (await clusterd.apps()).map(({ name, generation }) => `${name} ${generation}`).sort();
+  assert.deepEqual(await generations(), ['back 1', 'front 1', 'store 2']);
+  fs.rmSync('broken');
+  const names = ['back', 'front', 'store'];
+  assert.deepEqual((await clusterd.reload('all')).map(({ name }) => name).sort(), names);
+  // One that fails has a number too.
+  assert.deepEqual(await generations(), ['back 3', 'front 2', 'store 3']);
+  fs.writeFileSync('order', '');
+  assert.deepEqual((await clusterd.stop('all')).map(({ name }) => name).sort(), names);
+  assert.equal(fs.readFileSync('order', 'utf8'), 'front ends\nback ends\nstore ends\n');
+  await clusterd.delete(['front', 'back', 'store'], { now: true });
+});
+
 test('lines of logs come as they are printed', async () => {
   await clusterd.start({ script: 'app.cjs', name: 'talks', workers: 1, port: 0 });
   const [app] = await clusterd.apps();

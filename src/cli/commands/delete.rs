@@ -25,7 +25,7 @@ pub struct Delete {
 impl Delete {
     pub(super) fn run(&self, home: Option<&Path>) -> ExitCode {
         let mode = StopMode::from_now(self.now);
-        apply::for_each_worker(home, &self.targets, Concurrency::Parallel, |known, found| {
+        apply::for_each_worker(home, &self.targets, Concurrency::of_stop(mode), |known, found| {
             if found.slot.is_some() {
                 return Err(super::stop::one_worker(found));
             }

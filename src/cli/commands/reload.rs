@@ -1,4 +1,4 @@
-//! `clusterd reload`: replaces every worker, one app after the other.
+//! `clusterd reload`: replaces every worker, one app after the other, and none of an app that depends on one that was not reloaded.
 use crate::api::request::Target;
 use crate::api::types::{AppStatus, Deployment};
 use crate::api::{Change, Request};
@@ -25,7 +25,7 @@ pub struct Reload {
 
 impl Reload {
     pub(super) fn run(&self, home: Option<&Path>) -> ExitCode {
-        self.renew.run(home, Renewal::Reload, Concurrency::Sequential, |_, found| {
+        self.renew.run(home, Renewal::Reload, Concurrency::WhileDependenciesSucceed, |_, found| {
             found.living()?;
             let env = self.renew.update_env.then(launch::own_environment);
             reload_app(found, Change { env, sources: None })

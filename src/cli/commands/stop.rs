@@ -26,7 +26,7 @@ pub struct Stop {
 impl Stop {
     pub(super) fn run(&self, home: Option<&Path>) -> ExitCode {
         let mode = StopMode::from_now(self.now);
-        apply::for_each_worker(home, &self.targets, Concurrency::Parallel, |known, found| match &found.view {
+        apply::for_each_worker(home, &self.targets, Concurrency::of_stop(mode), |known, found| match &found.view {
             _ if found.slot.is_some() => Err(one_worker(found)),
             Some(view) if view.status == AppStatus::Stopped && found.background => {
                 Ok(format!("{} has stopped already", found.app))

@@ -200,8 +200,8 @@ table! {
               when it was saved. A run in the foreground needs one app that starts";
     /// Apps of the file that have to be ready before the workers of this one start.
     depends_on: raw(Vec<At<String>> = Vec::new()), APP_NAMES, section "run",
-        more "`[\"api\"]`. At the first start of the file, and in the same order at a reload of several apps: `SIGHUP`, `reload all`. What happens \
-              to them later has no effect. See [Deploying](deploying.md#apps-that-need-each-other)";
+        more "`[\"api\"]`. At the first start of the file, and in the same order at a reload of several apps: `SIGHUP`, `reload all`; at a stop of several the \
+              other way. What happens to one of them alone has no effect. See [Deploying](deploying.md#apps-that-need-each-other)";
     /// Command to run once before the workers of each start and reload: a migration. When it fails, the old workers serve on.
     before: plain(Option<Vec<String>> = None), optional(Command), unset "none", example r#"["npm", "run", "migrate"]"#,
         section "run",

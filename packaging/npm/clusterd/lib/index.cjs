@@ -23,6 +23,19 @@ const STAY_LOOK_MS = 500;
 
 const of = (name, verb) => `/v1/apps/${encodeURIComponent(name)}${verb ? `/${verb}` : ''}`;
 const listOf = (value) => (value === undefined ? [] : [value].flat());
+const dependsOn = (one, other) => one.socket === other.socket && one.after.includes(other.app);
+
+/** Stages of apps: each app comes in a later one than all that depend on it. After reloads of single apps, two may depend on each other. */
+function dependentsFirst(apps) {
+  const stages = [];
+  for (let left = apps; left.length > 0; ) {
+    const free = left.filter((one) => !left.some((other) => dependsOn(other, one)));
+    const stage = free.length > 0 ? free : left;
+    stages.push(stage);
+    left = left.filter((one) => !stage.includes(one));
+  }
+  return stages;
+}
 
 /** Whether an app is meant by one of the words of a target. A `g` or `y` of a pattern would make each answer depend on the last. */
 function isMeant(app, wanted) {
@@ -96,9 +109,13 @@ class Clusterd {
     return (await this.list()).filter((worker) => !before.has(worker.pid));
   }
 
-  /** Replaces every worker, the new ones first; rejects where the new code does not get ready, and the old one stays. */
-  reload(target) {
-    return this.#change(target, 'reload');
+  /**
+   * Replaces every worker, the new ones first; rejects where the new code does not get ready, and the old one stays. Of several apps, one
+   * that depends on others follows them, and is left out where they fail.
+   */
+  async reload(target) {
+    const found = await this.#wanted(target);
+    return this.#each(found, 'reload', undefined, dependentsFirst(found).reverse());
   }
 
   /** The generations of an app that ran, the last one first. */
@@ -117,9 +134,10 @@ class Clusterd {
     return this.#change(target, 'restart');
   }
 
-  /** Finishes open connections, then ends the workers. `now`: at once. */
-  stop(target, { now = false } = {}) {
-    return this.#change(target, 'stop', { now });
+  /** Finishes open connections, then ends the workers; of several apps, those that others depend on last. `now`: at once. */
+  async stop(target, { now = false } = {}) {
+    const found = await this.#wanted(target);
+    return this.#each(found, 'stop', { now }, now ? [found] : dependentsFirst(found));
   }
 
   /** The same, and removes the app, also one of a deployment that was killed. */
@@ -269,7 +287,7 @@ class Clusterd {
     const all = deployments.flatMap(({ socket, apps }) => apps.map((app) => ({ socket, app })));
     const found = all.filter(({ app }) => targets.some((wanted) => isMeant(app, wanted)));
     return {
-      found: found.map(({ socket, app }) => ({ socket, app: app.name })),
+      found: found.map(({ socket, app }) => ({ socket, app: app.name, after: app.depends_on ?? [] })),
       names: all.map(({ app }) => app.name),
     };
   }
@@ -281,14 +299,24 @@ class Clusterd {
     throw new ClusterdError(`there is no app ${listOf(target).join(', ')}; there are: ${names.join(', ')}`, { status: 404 });
   }
 
-  async #each(found, verb, body) {
+  async #each(found, verb, body, stages = [found]) {
     await Promise.allSettled(this.#positions);
-    const results = await Promise.allSettled(
-      found.map(({ socket, app }) => ask(socket, 'POST', of(app, verb), { body, timeout: this.#timeout }).catch(unknownEnd)),
-    );
-    const failed = results.find((result) => result.status === 'rejected');
-    if (failed) throw failed.reason;
-    return results.map((result, at) => ({ name: found[at].app, ...result.value }));
+    const results = new Map();
+    const failed = new Map();
+    const change = async (one) => {
+      // Only a reload goes from an app to those that depend on it.
+      const missing = [...failed.keys()].find((other) => dependsOn(one, other));
+      if (missing) throw new ClusterdError(`${one.app}: not reloaded: ${missing.app}, on which it depends, was not reloaded`, { status: 409 });
+      const options = { body, timeout: this.#timeout };
+      results.set(one, await ask(one.socket, 'POST', of(one.app, verb), options).catch(unknownEnd));
+    };
+    for (const stage of stages) {
+      const settled = await Promise.allSettled(stage.map(change));
+      settled.forEach(({ status, reason }, at) => status === 'rejected' && failed.set(stage[at], reason));
+    }
+    // The first is the cause of the others.
+    for (const reason of failed.values()) throw reason;
+    return found.map((one) => ({ name: one.app, ...results.get(one) }));
   }
 
   async #change(target, verb, body) {
