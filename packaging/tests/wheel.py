@@ -86,6 +86,54 @@ channel.close()
 print("passed")
 '''
 
+SCRIPT = '''
+import os, sys
+import clusterd
+
+client = clusterd.Client(timeout=60)
+if sys.argv[1] == "none":
+    try:
+        client.reload("web")
+    except clusterd.ClusterdError as error:
+        print(error.status, error)
+    raise SystemExit
+link = sys.argv[1]
+
+def folders():
+    return [(each["generation"], os.path.basename(each["folder"]), each["state"]) for each in client.releases("web")]
+
+def refused(call):
+    try:
+        call()
+    except clusterd.ClusterdError as error:
+        return error.status, str(error)
+    raise AssertionError("it was done")
+
+[app] = client.apps()
+assert (app["name"], app["status"], app["deployment"]) == ("web", "running", client.deployments()[0]["name"]), app
+assert refused(lambda: client.rollback("web"))[0] == 409
+assert refused(lambda: client.reload("wbe")) == (404, "there is no app wbe; there are: web")
+os.unlink(link)
+os.symlink("two", link)
+assert client.reload("web")["ok"] is True
+assert folders() == [(2, "two", "serving"), (1, "one", "served")], folders()
+assert "back to generation 1" in client.rollback("web")["message"]
+assert folders()[0][1:] == ("one", "serving"), folders()
+assert "back to generation 2" in client.rollback("web", to=2)["message"]
+with open(os.path.join(link, "worker.py"), "w") as file:
+    file.write("raise SystemExit(\'it is broken\')")
+try:
+    client.reload("web")
+    raise AssertionError("it was reloaded")
+except clusterd.ClusterdError as error:
+    assert error.status == 409 and "it is broken" in str(error.output), (error, error.output)
+client.scale("web", "+1")
+assert client.apps()[0]["workers_wanted"] == 2
+client.stop("web")
+assert client.apps()[0]["status"] == "stopped"
+print("passed")
+'''
+
 TYPED = '''
 import socket
 import clusterd
@@ -98,6 +146,13 @@ with clusterd.Channel() as channel:
     channel.send({"slot": place}, {"any": "thing"}, id="1")
     for said in channel:
         print(said)
+client = clusterd.Client(home="/tmp", timeout=60)
+generations: list[int] = [release["generation"] for release in client.releases("web")]
+try:
+    client.rollback("web", to=generations[0])
+except clusterd.ClusterdError as error:
+    status: int | None = error.status
+client.scale("web", [])  # type: ignore[arg-type]
 wrong: str = clusterd.slot  # type: ignore[assignment]
 clusterd.Channel().send(7, "x")  # type: ignore[arg-type]
 '''
@@ -162,6 +217,36 @@ protocol = "node"
         assert said == ["the agent got: question", "state", 5], said
 
 
+def a_script_reloads_and_goes_back():
+    """In a home of its own, with a folder for each release and a link to the current one."""
+    place = folder / "scripted"
+    for release in ("one", "two"):
+        (place / release).mkdir(parents=True)
+        (place / release / "worker.py").write_text(WORKER)
+    link = place / "current"
+    link.symlink_to("one")
+    (place / "cluster.toml").write_text(f'''
+[[app]]
+name = "web"
+command = ["{python}", "worker.py"]
+cwd = "{link}"
+workers = 1
+protocol = "listen-fds"
+ready = "notify"
+listen = ["127.0.0.1:0"]
+''')
+    (place / "script.py").write_text(SCRIPT)
+    own = {**os.environ, "CLUSTERD_HOME": str(place / "home")}
+    said = subprocess.run([python, place / "script.py", "none"], env=own, check=True, capture_output=True, text=True).stdout
+    assert said == f"404 no deployment runs in {place / 'home'}\n", said
+    try:
+        subprocess.run([bin / "clusterd", "start", place / "cluster.toml"], env=own, check=True, timeout=60)
+        script = subprocess.run([python, place / "script.py", link], env=own, capture_output=True, text=True, timeout=120)
+        assert (script.returncode, script.stdout) == (0, "passed\n"), script
+    finally:
+        subprocess.run([bin / "clusterd", "kill", "--now"], env=own, check=True, timeout=60)
+
+
 def a_channel_waits_no_longer_than_it_is_asked_to():
     said = subprocess.run([python, "-c", CHANNEL], check=True, capture_output=True, text=True, timeout=60).stdout
     assert said == "passed\n", said
@@ -222,6 +307,7 @@ tests = [
     the_command_and_the_module_are_the_binary,
     a_worker_has_its_socket_and_says_when_it_is_ready,
     an_agent_answers_the_workers,
+    a_script_reloads_and_goes_back,
     a_channel_waits_no_longer_than_it_is_asked_to,
     without_clusterd_nothing_happens,
     types_are_right,

@@ -1,4 +1,5 @@
-"""For Python programs that run as workers or agents of clusterd: their sockets, readiness, status, messages.
+"""For Python programs that run as workers or agents of clusterd: their sockets, readiness, status, messages. And `Client`, for scripts
+that reload, scale or roll back what runs.
 
 Without clusterd (or systemd) `sockets()` is empty, `ready()` and the others do nothing and return False.
 """
@@ -10,10 +11,13 @@ import socket as _socket
 
 from ._binary import find_binary
 from ._channel import Channel, ChannelClosed
+from ._control import Client, ClusterdError
 
 __all__ = [
     "Channel",
     "ChannelClosed",
+    "Client",
+    "ClusterdError",
     "app",
     "find_binary",
     "generation",
