@@ -261,6 +261,8 @@ Environment=FDSTORE=256
 ";
 
 /// What an app that needs nothing special does without, whoever owns the unit. docs/command-line.md says what needs which.
+/// clusterd itself calls `bpf` for `balance = "kernel"`, and `seccomp` and `pidfd_getfd` for `protocol = "bind"`; the latter
+/// for the connections of a worker that is killed, too.
 const HARDENING: &str = "
 NoNewPrivileges=yes
 LockPersonality=yes
@@ -269,7 +271,7 @@ RestrictRealtime=yes
 RestrictSUIDSGID=yes
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 SystemCallArchitectures=native
-SystemCallFilter=@system-service @pkey bpf
+SystemCallFilter=@system-service @pkey bpf seccomp pidfd_getfd
 SystemCallErrorNumber=EPERM
 ";
 
