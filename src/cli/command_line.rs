@@ -109,7 +109,7 @@ where
 ///
 /// # Errors
 /// As [`parse`].
-pub(super) fn read_run(argv: &[OsString]) -> Result<master::Run, String> {
+pub fn read_run(argv: &[OsString]) -> Result<master::Run, String> {
     match parse(argv) {
         Ok(Invocation::Run(run)) => Ok(master::Run { request: run.request(), home: run.home }),
         Ok(_) => Err("the master runs deployments only".to_owned()),

@@ -69,7 +69,7 @@ pub(super) struct Gap {
 /// Why the keeper could not start.
 #[derive(Debug, Error)]
 #[error("{what}: {source}")]
-pub(super) struct StartError {
+pub struct StartError {
     what: &'static str,
     source: io::Error,
 }

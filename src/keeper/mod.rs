@@ -24,6 +24,8 @@ mod workers;
 
 pub use reexec::check;
 
+pub use event_loop::StartError;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 use system::{Linux, System};
@@ -57,13 +59,21 @@ pub struct Launch {
 /// parent-death signals are tied to the thread that forks. Messages go to stderr.
 #[must_use]
 pub fn run(launch: Launch) -> ExitCode {
-    match event_loop::Keeper::new(Linux::default(), launch) {
-        Ok(keeper) => ExitCode::from(keeper.run()),
+    match run_on(Linux::default(), launch) {
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             Linux::default().say(&format!("clusterd: cannot start: {error}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The same on any system: `tests/system` puts a simulated one under it. Returns the exit code.
+///
+/// # Errors
+/// What cannot be set up.
+pub fn run_on(system: impl System, launch: Launch) -> Result<u8, StartError> {
+    Ok(event_loop::Keeper::new(system, launch)?.run())
 }
 
 /// Takes over as the keeper from another binary, which executed this one as [`KEEPER_ARGV0`]. `args` is argv without

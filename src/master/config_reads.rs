@@ -104,9 +104,8 @@ impl ConfigReads {
                 let _ = sender.send(outcome);
                 wake();
             };
-            let thread = std::thread::Builder::new().name("clusterd-config".to_owned());
-            match thread.stack_size(READING_STACK_BYTES).spawn(read) {
-                Ok(_) => break,
+            match cx.system.on_thread("clusterd-config", READING_STACK_BYTES, read) {
+                Ok(()) => break,
                 Err(error) => failed.extend(self.end(cx, Err(ReloadError::Thread(error)))),
             }
         }

@@ -24,7 +24,7 @@ const REMOVAL_WAIT: Duration = Duration::from_millis(500);
 
 /// How the names of folders begin: those of a deployment in its home, of its present run, and of an app in that. The number of a
 /// generation follows. The parts are separated by what no name has.
-pub(super) struct Names {
+pub struct Names {
     deployment: Option<String>,
     run: String,
     app: String,

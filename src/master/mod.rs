@@ -42,7 +42,7 @@ mod listener;
 mod listening;
 mod liveness;
 mod log_files;
-mod metrics_folders;
+pub mod metrics_folders;
 mod moves;
 mod narration;
 mod notify_sockets;
@@ -67,7 +67,7 @@ mod start;
 mod stdin;
 mod stop_delay;
 mod stop_report;
-mod system;
+pub mod system;
 mod table;
 mod tasks;
 pub mod time_counts;
@@ -82,7 +82,7 @@ mod waiting_connections;
 mod warm_up;
 mod worker;
 
-pub use start::{BACKGROUND_FLAG, CommandLine, Run, run};
+pub use start::{BACKGROUND_FLAG, CommandLine, Run, run, run_on};
 pub use upgrade::check as check_upgrade;
 
 use crate::api;

@@ -95,7 +95,8 @@ pub fn run(typed: CommandLine) -> ExitCode {
     run_on(Linux::default(), typed)
 }
 
-fn run_on(mut system: impl System, typed: CommandLine) -> ExitCode {
+/// The same on any system: `tests/system` puts a simulated one under it.
+pub fn run_on(mut system: impl System, typed: CommandLine) -> ExitCode {
     system.set_name("clusterd-master");
     // A log file at its size limit is an error of that write. The signal would kill the master.
     if let Err(e) = system.ignore_signal(signal::XFSZ) {

@@ -116,8 +116,18 @@ impl Guard {
         Ok((socket, super::listen::ip_of(unsafe { &(*self.hand).client })))
     }
 
-    /// What is in hand goes to this receiver (not 0) now, as the hand-off of this number. It may have it from the next call on.
-    pub fn handing(&self, receiver: u64, number: u64) {
+    /// Takes a connection in hand that was accepted earlier.
+    pub fn holding(&self, connection: BorrowedFd<'_>) {
+        self.handed();
+        self.hand().number.store(connection.as_raw_fd(), Ordering::Release);
+    }
+
+    /// This connection goes to this receiver (not 0) now, as the hand-off of this number. It may have it from the next call on.
+    /// Nothing changes where another connection is in hand.
+    pub fn handing(&self, connection: BorrowedFd<'_>, receiver: u64, number: u64) {
+        if self.hand().number.load(Ordering::Relaxed) != connection.as_raw_fd() {
+            return;
+        }
         self.hand().handoff.store(number, Ordering::Release);
         self.hand().receiver.store(receiver, Ordering::Release);
     }

@@ -45,7 +45,7 @@ const POLL_EVENTS_MAX: usize = 256;
 
 /// The system calls of Linux.
 #[derive(Debug, Default)]
-pub(in crate::master) struct Linux {
+pub struct Linux {
     /// Interrupts a close that blocks.
     interrupts: Periodic,
     /// Sends on what is in hand when this process is killed.
@@ -118,6 +118,15 @@ impl System for Linux {
 
     fn cpus(&self) -> CpuCount {
         cpu::available()
+    }
+
+    fn on_thread(
+        &self,
+        name: &'static str,
+        stack_bytes: usize,
+        work: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
+        std::thread::Builder::new().name(name.to_owned()).stack_size(stack_bytes).spawn(work).map(drop)
     }
 
     fn credentials(&self, user: Option<&str>, group: Option<&str>) -> Result<Option<Credentials>, UserError> {
@@ -378,9 +387,19 @@ impl System for Linux {
         Ok(())
     }
 
-    fn handing(&self, worker: WorkerId, seq: u64) {
+    fn is_guarded(&self) -> bool {
+        self.guard.is_some()
+    }
+
+    fn holding(&self, connection: BorrowedFd<'_>) {
         if let Some(guard) = &self.guard {
-            guard.handing(worker.0, seq);
+            guard.holding(connection);
+        }
+    }
+
+    fn handing(&self, connection: BorrowedFd<'_>, worker: WorkerId, seq: u64) {
+        if let Some(guard) = &self.guard {
+            guard.handing(connection, worker.0, seq);
         }
     }
 
@@ -554,12 +573,17 @@ impl System for Linux {
 }
 
 /// A set of fds in mio.
-pub(in crate::master) struct MioEpoll {
+pub struct MioEpoll {
     poll: Poll,
     events: Events,
 }
 
 impl MioEpoll {
+    /// Its own fd, which is readable while one of the watched ones is ready.
+    pub fn number(&self) -> RawFd {
+        self.poll.as_raw_fd()
+    }
+
     fn register(&self, number: RawFd, token: usize, interest: Interest) -> io::Result<()> {
         self.poll.registry().register(&mut SourceFd(&number), Token(token), in_mio(interest))
     }

@@ -35,26 +35,26 @@ use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub(super) use linux::Linux;
+pub use linux::Linux;
 
 /// What happened to an fd that an [`Epoll`] watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Readiness {
-    pub(super) token: usize,
-    pub(super) writable: bool,
+pub struct Readiness {
+    pub token: usize,
+    pub writable: bool,
     /// The peer has closed; its last bytes are still to be read.
-    pub(super) ended: bool,
+    pub ended: bool,
 }
 
 /// What to wait for on one fd. Errors and hang-ups are always reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Interest {
+pub enum Interest {
     Read,
     ReadAndWrite,
 }
 
 /// A set of fds to wait for, edge-triggered.
-pub(super) trait Epoll: Sized {
+pub trait Epoll: Sized {
     /// Adds an fd. Closing the fd removes it.
     fn add(&self, fd: BorrowedFd<'_>, token: usize, interest: Interest) -> io::Result<()>;
 
@@ -76,7 +76,7 @@ pub(super) trait Epoll: Sized {
 
 /// The system as the master uses it. Only [`Epoll::wait`] and [`System::nap`] block. Errors are those of the system
 /// calls. Fds are closed by dropping them, except where another process may have made the close block.
-pub(super) trait System: Debug + Default + Kernel + 'static {
+pub trait System: Debug + Default + Kernel + 'static {
     type Epoll: Epoll;
     /// The master's end of the connection to the keeper.
     type KeeperSocket: KeeperSocket;
@@ -124,6 +124,14 @@ pub(super) trait System: Debug + Default + Kernel + 'static {
 
     /// The CPUs that this process may use.
     fn cpus(&self) -> CpuCount;
+
+    /// Has a thread of its own do what may block.
+    fn on_thread(
+        &self,
+        name: &'static str,
+        stack_bytes: usize,
+        work: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()>;
 
     // ---- users and files ----
 
@@ -314,10 +322,16 @@ pub(super) trait System: Debug + Default + Kernel + 'static {
     /// As [`crate::os::guard::Guard::start`].
     fn guard(&mut self, to: BorrowedFd<'_>, parcel: &Parcel) -> io::Result<()>;
 
-    /// What was accepted last goes to this worker now, as this hand-off.
-    fn handing(&self, worker: WorkerId, seq: u64);
+    /// Whether what is in hand outlives this process.
+    fn is_guarded(&self) -> bool;
 
-    /// What was accepted last was handed on, or waits.
+    /// Takes a connection in hand that was not accepted just now: a worker gave it back, or it has waited.
+    fn holding(&self, connection: BorrowedFd<'_>);
+
+    /// This connection goes to this worker now, as this hand-off. Nothing changes where another one is in hand.
+    fn handing(&self, connection: BorrowedFd<'_>, worker: WorkerId, seq: u64);
+
+    /// What was in hand was handed on, or somebody else keeps it.
     fn handed(&self);
 
     /// Accepts a connection, which is in hand until [`System::handed`].
