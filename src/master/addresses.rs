@@ -3,6 +3,7 @@
 use super::app::App;
 use super::checkpoint;
 use super::context::Context;
+use super::in_hand;
 use super::kernel_mode::groups::Groups;
 use super::listener::{self, BindError, Listener};
 use super::settings::Settings;
@@ -230,6 +231,7 @@ pub(super) fn close(cx: &mut Context<impl System>, groups: &mut Groups, ix: AppI
     app.waiting.queue = left;
     let upgraded = app.waiting.upgraded.take_where(|conn| waits(&conn));
     for conn in gone.into_iter().chain(upgraded) {
+        in_hand::handed(&cx.system, &mut cx.keeper, &mut app.connections, conn);
         if let Some(connection) = app.connections.remove(conn) {
             cx.system.close(connection.socket);
         }

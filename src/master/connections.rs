@@ -16,6 +16,8 @@ pub struct Connection<S> {
     pub since_us: u64,
     /// The hand-off line of its own, where it carries a state (an upgraded connection that moved); others have their listener's.
     pub own_line: Option<Box<NewconnLine>>,
+    /// The number under which the keeper holds it while it waits for a worker (`in_hand`).
+    pub kept_as: Option<u64>,
 }
 
 /// Open connections. Indices are reused.
@@ -48,6 +50,10 @@ impl<S> Connections<S> {
     #[inline]
     pub fn get(&self, conn: ConnIx) -> Option<&Connection<S>> {
         self.slots.get(conn.0 as usize)?.as_ref()
+    }
+
+    pub fn get_mut(&mut self, conn: ConnIx) -> Option<&mut Connection<S>> {
+        self.slots.get_mut(conn.0 as usize)?.as_mut()
     }
 
     /// Removes a connection and frees its index.

@@ -58,6 +58,8 @@ pub(super) struct Deployment {
     pub(super) told: Told,
     /// It was logged that workers run without the preload.
     pub(super) told_no_preload: bool,
+    /// Connections that the keeper got to hold while they waited; the number is the name of the next one.
+    pub(super) kept_count: u64,
     /// Our stderr is a terminal, and a person reads it.
     pub(super) on_terminal: bool,
 }
@@ -84,6 +86,12 @@ impl Deployment {
     /// The number of the hand-off by which this master asks whether the one before it arrived (`in_hand`).
     pub(super) fn question_seq(&self) -> u64 {
         self.first_seq() - 1
+    }
+
+    /// The number of the next connection that the keeper holds while it waits.
+    pub(super) fn next_kept(&mut self) -> u64 {
+        self.kept_count += 1;
+        self.kept_count
     }
 
     /// The path of our own log; `None` in the foreground.

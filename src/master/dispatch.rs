@@ -4,6 +4,7 @@ use super::app::App;
 use super::context::Context;
 use super::eligibility;
 use super::handoff::{Answer, Closed, HandOff, Outcome};
+use super::in_hand;
 use super::resource_retry::ResourceRetry;
 use super::system::System;
 use super::tasks::Task;
@@ -17,6 +18,7 @@ use crate::os::listen::LocalAddress;
 use crate::supervisor::Event;
 use crate::worker::node::channel::{Channel, Sent};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// The result of accepting from a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,7 +140,6 @@ impl Dispatch {
                     let client_hash = peer.map(sticky::hash_ip);
                     let conn = app.admit(socket, listener_ix, client_hash, cx.now_us);
                     self.hand_off(cx, app_ix, conn);
-                    cx.system.handed();
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     if app.listeners[listener_ix].starvation.remove(&socket).is_some() {
@@ -165,18 +166,22 @@ impl Dispatch {
             if connection.own_line.is_some() {
                 return app.waiting.upgraded.add(conn, cx.now_ms);
             }
+            if connection.kept_as.is_some() {
+                cx.system.holding(connection.socket.as_fd());
+            }
             let listener = &app.listeners[connection.listener];
             let (group, client_hash) = (listener.group, connection.client_hash);
             let handoff = HandOff { conn, socket: &connection.socket, group, client_hash, newconn: &listener.newconn };
             let outcome = handoff.send(
                 &mut app.balancer,
                 &app.by_member,
-                |worker, seq| channel_to(&mut cx.workers, &cx.system, worker, seq),
+                |worker, seq| channel_to(&mut cx.workers, &cx.system, &connection.socket, worker, seq),
                 &mut self.line,
                 cx.now_us,
             );
             match outcome {
                 Outcome::Sent { before } => {
+                    in_hand::handed(&cx.system, &mut cx.keeper, &mut app.connections, conn);
                     // Sticky: another worker may be idle, and its next client must not wait.
                     let fewest = client_hash.and_then(|_| app.balancer.fewest_open(group, cx.now_us));
                     self.coalescing.gave(fewest.unwrap_or(before));
@@ -236,7 +241,6 @@ impl Dispatch {
                 };
                 let conn = app.admit(socket, listener_ix, None, cx.now_us);
                 self.hand_to(cx, app_ix, conn, last);
-                cx.system.handed();
             }
         }
     }
@@ -259,6 +263,9 @@ impl Dispatch {
         let member = cx.workers.get(receiver).and_then(|worker| worker.member);
         let app = &mut cx.apps[app_ix];
         let Some((connection, member)) = app.connections.get(conn).zip(member) else { return false };
+        if connection.kept_as.is_some() {
+            cx.system.holding(connection.socket.as_fd());
+        }
         let listener = &app.listeners[connection.listener];
         let handoff = HandOff {
             conn,
@@ -271,14 +278,15 @@ impl Dispatch {
             member,
             &mut app.balancer,
             &app.by_member,
-            |worker, seq| channel_to(&mut cx.workers, &cx.system, worker, seq),
+            |worker, seq| channel_to(&mut cx.workers, &cx.system, &connection.socket, worker, seq),
             &mut self.line,
             cx.now_us,
         );
         match outcome {
             Outcome::Unsent { worker, why: Some(Sent::Blocked) } => cx.tasks.push_back(Task::AwaitWritable(worker)),
             Outcome::Unsent { worker, why: Some(Sent::Broken) } => channel_broken(cx, worker),
-            Outcome::Sent { .. } | Outcome::NoWorker | Outcome::NoResources { .. } | Outcome::Unsent { .. } => {}
+            Outcome::Sent { .. } => in_hand::handed(&cx.system, &mut cx.keeper, &mut app.connections, conn),
+            Outcome::NoWorker | Outcome::NoResources { .. } | Outcome::Unsent { .. } => {}
         }
         matches!(outcome, Outcome::Sent { .. })
     }
@@ -380,11 +388,12 @@ impl Dispatch {
 fn channel_to<'a, S: System>(
     workers: &'a mut Workers<S>,
     system: &S,
+    connection: &OwnedFd,
     worker: WorkerIx,
     seq: u64,
 ) -> Option<&'a mut Channel<S::ChannelSocket>> {
     let worker = workers.get_mut(worker)?;
-    system.handing(worker.id, seq);
+    system.handing(connection.as_fd(), worker.id, seq);
     worker.channel.as_mut()
 }
 

@@ -1,11 +1,14 @@
-//! The connection that a killed master had in hand, between its accept and the end of its hand-off. The master's guard
-//! (`os::guard`) sends it to the keeper, which holds it for the next master. Here is the name that it has there, and what the next
-//! master does with it: nobody gets it twice, and it waits for nobody who has it.
+//! The connections that a killed master had and no worker. One is in hand, between its accept (or its coming back from a worker) and
+//! the end of its hand-off: the master's guard (`os::guard`) sends it to the keeper, which holds it for the next master. Those that
+//! wait for a worker the keeper holds from the end of the turn in which they began to wait. Here is the name that they have there, and
+//! what the next master does with them: nobody gets one twice, and it waits for nobody who has it.
 //!
 //! Where the hand-off had begun, the worker may have the connection or not. It answers in the order of what it reads: so a
 //! connection that does not exist is handed to it, for a server that does not exist. If it has answered that and not the hand-off
 //! before, it never got that one.
+use super::connections::Connections;
 use super::context::Context;
+use super::keeper::Keeper;
 use super::moves;
 use super::system::System;
 use super::tasks::Task;
@@ -16,11 +19,13 @@ use crate::keeper::protocol::Order;
 use crate::limits;
 use crate::os::guard::Parcel;
 use crate::worker::node::lines::NewconnLine;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Prefix of its name in the keeper; the worker's id and the number of the hand-off follow.
 pub(super) const HELD: &str = "hand/";
+/// Waiting connections that the keeper gets in one turn. The rest follows in the next ones.
+const KEPT_PER_TURN_MAX: usize = 64;
 /// No listener has this key.
 const NO_KEY: &str = "clusterd:none";
 
@@ -40,11 +45,57 @@ fn read_name(name: &str) -> Option<(Option<WorkerId>, u64)> {
     Some(((worker > 0).then_some(WorkerId(worker)), seq.parse().ok()?))
 }
 
-/// Takes over what the previous master had in hand. Before any channel is read: the worker's answer may wait there.
+/// The name of a connection that waits for any worker.
+fn waiting_name(number: u64) -> String {
+    format!("{HELD}0/{number}")
+}
+
+/// Has the keeper hold what waits for a worker at the end of a turn.
+pub(super) fn keep_waiting(cx: &mut Context<impl System>) {
+    // Without a guard nobody would know whether one was handed on just before the end of this process.
+    if !cx.system.is_guarded() {
+        return;
+    }
+    let mut left = KEPT_PER_TURN_MAX;
+    for ix in cx.apps.indices() {
+        let app = &mut cx.apps[ix];
+        for conn in &app.waiting.queue {
+            // Orders that wait are not to become more.
+            if left == 0 || cx.keeper.has_more() {
+                return;
+            }
+            let Some(connection) = app.connections.get_mut(*conn) else { continue };
+            // The state of one that carries some would be lost.
+            if connection.kept_as.is_some() || connection.own_line.is_some() {
+                continue;
+            }
+            let number = cx.deployment.next_kept();
+            connection.kept_as = Some(number);
+            cx.keeper.hold(waiting_name(number), connection.socket.as_fd());
+            left -= 1;
+        }
+    }
+}
+
+/// A worker has this connection now, or nobody needs it any more.
+pub(super) fn handed<S: System>(system: &S, keeper: &mut Keeper<S>, connections: &mut Connections<OwnedFd>, conn: ConnIx) {
+    if let Some(number) = connections.get_mut(conn).and_then(|connection| connection.kept_as.take()) {
+        keeper.send(Order::Release { name: waiting_name(number) });
+    }
+    // Last: until the keeper has let go of it, the guard says who has it.
+    system.handed();
+}
+
+/// Takes over what the previous master had in hand, and what waited. Before any channel is read: the worker's answer may wait there.
 pub(super) fn adopt(cx: &mut Context<impl System>, fds: &mut HashMap<String, OwnedFd>) {
-    let names: Vec<String> = fds.keys().filter(|name| name.starts_with(HELD)).cloned().collect();
+    let mut names: Vec<String> = fds.keys().filter(|name| name.starts_with(HELD)).cloned().collect();
+    // One that waited and was just being handed on comes by both names: the one with its worker is the later one.
+    names.sort_by_key(|name| std::cmp::Reverse(read_name(name)));
+    let mut seen = HashSet::new();
     for name in names {
         let (socket, meant_for) = (fds.remove(&name), read_name(&name));
+        let identity = socket.as_ref().and_then(|socket| cx.system.file_identity(socket.as_fd()).ok());
+        let socket = socket.filter(|_| identity.is_none_or(|identity| seen.insert(identity)));
         // The keeper's copy is not kept: a connection that kills each master must not kill all of them.
         cx.keeper.send(Order::Release { name });
         let Some((socket, (worker, seq))) = socket.zip(meant_for) else { continue };

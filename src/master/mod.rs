@@ -261,6 +261,7 @@ impl<S: System> Master<S> {
             lifecycle::tell_when_all_serve(&mut self.cx);
         }
         dispatch::rest(&mut self.cx);
+        in_hand::keep_waiting(&mut self.cx);
         self.finish_if_over();
         self.cx.keeper.flush(self.cx.now_ms)?;
         self.cx.timers.set_or_cancel(Timer::KeeperRetry, self.cx.keeper.retry_at_ms());

@@ -115,7 +115,8 @@ pub(super) struct Rebalance {
 /// known, and with `sticky`, to the worker that balancing chooses. The connection is closed where its client has closed it,
 /// or nobody is left to take it.
 pub(super) fn take(cx: &mut Context<impl System>, dispatch: &mut Dispatch, ix: WorkerIx, socket: OwnedFd) {
-    let Some(worker) = cx.workers.get_mut(ix) else { return cx.system.close(socket) };
+    cx.system.holding(socket.as_fd());
+    let Some(worker) = cx.workers.get_mut(ix) else { return close(cx, socket) };
     worker.kept.given += 1;
     let app_ix = worker.app;
     let app = &cx.apps[app_ix];
@@ -124,7 +125,7 @@ pub(super) fn take(cx: &mut Context<impl System>, dispatch: &mut Dispatch, ix: W
     let listener = listener_of(cx, app, &socket);
     let has_future = !app.closed && app.supervisor.has_future();
     let listener = listener.filter(|listener| is_alive && has_room && has_future && has_takers(cx, ix, *listener));
-    let Some(listener) = listener else { return cx.system.close(socket) };
+    let Some(listener) = listener else { return close(cx, socket) };
     let conn = add(cx, app_ix, listener, socket, None);
     cx.apps[app_ix].moved += 1;
     let is_sticky = cx.apps[app_ix].balancer.wants_client();
@@ -140,6 +141,12 @@ pub(super) fn take(cx: &mut Context<impl System>, dispatch: &mut Dispatch, ix: W
         // The giver's channel is being read, so nothing can be handed to it now.
         None => cx.apps[app_ix].waiting.queue.push_back(conn),
     }
+}
+
+/// Closes a connection that was in hand.
+fn close(cx: &mut Context<impl System>, socket: OwnedFd) {
+    cx.system.handed();
+    cx.system.close(socket);
 }
 
 /// The name in the keeper of the copies of what a worker has not read.
@@ -219,7 +226,7 @@ pub(super) fn add(
     let app = &mut cx.apps[app_ix];
     let client = if app.balancer.wants_client() { cx.system.peer(socket.as_fd()) } else { None };
     let client_hash = client.map(sticky::hash_ip);
-    app.connections.insert(Connection { socket, listener, client_hash, since_us: cx.now_us, own_line })
+    app.connections.insert(Connection { socket, listener, client_hash, since_us: cx.now_us, own_line, kept_as: None })
 }
 
 /// Whether another worker serves this listener, or will: an app that closes a server of its own for good means its
