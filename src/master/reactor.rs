@@ -164,13 +164,14 @@ impl<S: System> Reactor<S> {
         if self.queues_wake == wanted {
             return;
         }
-        self.queues_wake = wanted;
         let done = match wanted {
             true => self.urgent.add_set(&self.queues, QUEUES),
             false => self.urgent.remove_set(&self.queues),
         };
-        if let Err(e) = done {
-            log::error!("cannot poll the accept queues: {e}");
+        match done {
+            Ok(()) => self.queues_wake = wanted,
+            // The next call tries again.
+            Err(e) => log::error!("cannot poll the accept queues: {e}"),
         }
     }
 
