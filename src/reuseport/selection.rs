@@ -62,6 +62,14 @@ impl Selection {
         Some(socket)
     }
 
+    /// While no worker accepts, new connections wait in this socket.
+    pub fn wait_in(&mut self, socket: u32) {
+        if self.taken.is_empty() && socket < self.sockets() && self.last != [socket] {
+            self.last = vec![socket];
+            self.changed = true;
+        }
+    }
+
     /// The workers that accept from a socket.
     pub fn takers(&self, socket: u32) -> &[WorkerIx] {
         self.takers.get(socket as usize).map_or(&[], Vec::as_slice)
@@ -145,6 +153,24 @@ mod tests {
         assert_eq!(group.selected(), [2]);
         group.enter(0, WorkerIx(9));
         assert_eq!(group.selected(), [0]);
+    }
+
+    #[test]
+    fn connections_wait_where_a_worker_starts_while_none_accepts() {
+        let mut group = of(3);
+        group.enter(0, WorkerIx(7));
+        group.settle();
+        group.wait_in(1);
+        assert_eq!((group.selected(), group.is_changed()), (vec![0], false), "it has a taker");
+        group.leave(0, WorkerIx(7));
+        group.settle();
+        group.wait_in(9);
+        assert_eq!((group.selected(), group.is_changed()), (vec![0], false), "there is no such socket");
+        group.wait_in(2);
+        assert_eq!((group.selected(), group.is_changed()), (vec![2], true));
+        group.settle();
+        group.wait_in(2);
+        assert!(!group.is_changed());
     }
 
     #[test]

@@ -411,6 +411,7 @@ impl AcceptQueueMonitor {
     /// Waiting connections are for the slot's next worker. If the slot will have none, they are closed, so that clients
     /// do not hang.
     fn wait_for_next_worker(&mut self, cx: &mut Context<impl System>, (app_ix, listener_ix, socket): QueueIx) -> Seen {
+        aim_at_starting_worker(cx, app_ix, listener_ix);
         let app = &cx.apps[app_ix];
         let listener = &app.listeners[listener_ix];
         let stalled = self.busy.get(&(app_ix, listener_ix, socket)).is_some_and(|busy| !busy.stalled.is_empty());
@@ -418,8 +419,14 @@ impl AcceptQueueMonitor {
         let is_its = |number: u32| listener.reuseport.as_ref().is_some_and(|s| s.selection.socket_of(number) == socket);
         // A worker that starts has its number; one that is to be started takes the socket in which something waits.
         let here = |w: &Worker<_>| w.app == app_ix && !w.is_beside && is_its(w.socket_number) && w.drain.is_none();
+        let is_reloading = app.supervisor.is_reloading();
         let comes = cx.workers.iter().any(|(_, worker)| here(worker))
-            || app.supervisor.slots().any(|slot| matches!(slot.phase, SlotPhase::Waiting { .. }));
+            || app.supervisor.slots().any(|slot| match slot.phase {
+                SlotPhase::Waiting { .. } => true,
+                // Its worker died while its successor was being started: if that fails, it is filled again.
+                SlotPhase::Filled => is_reloading && slot.current.is_none(),
+                SlotPhase::Errored | SlotPhase::Stopped => false,
+            });
         let last_one = |leaving: &Leaving| {
             let worker = cx.workers.get(leaving.ix).filter(|worker| worker.id == leaving.id && worker.app == app_ix);
             worker.is_some_and(|w| is_its(w.socket_number))
@@ -487,6 +494,25 @@ impl AcceptQueueMonitor {
         let any = !leaving.is_empty();
         self.leaving = leaving;
         any
+    }
+}
+
+/// Where no worker accepts, and the socket in which new connections wait is that of a worker that is gone: has them wait in the
+/// socket of one that starts.
+fn aim_at_starting_worker(cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: ListenerIx) {
+    let may_come = |w: &Worker<_>| w.app == app_ix && !w.is_beside && !w.ended && w.own_socket && w.drain.is_none();
+    let Some(listener) = cx.apps.get(app_ix).and_then(|app| app.listeners.get(listener_ix)) else { return };
+    let Some(group) = listener.reuseport.as_ref() else { return };
+    let sockets = cx.workers.iter().filter(|(_, worker)| may_come(worker));
+    let sockets: Vec<u32> = sockets.map(|(_, worker)| group.selection.socket_of(worker.socket_number)).collect();
+    let is_awaited = |socket: &u32| cx.system.is_listening(listener.socket(*socket));
+    if group.selection.selected().iter().any(|socket| sockets.contains(socket)) {
+        return;
+    }
+    let Some(socket) = sockets.iter().copied().find(is_awaited) else { return };
+    if let Some(group) = cx.apps[app_ix].listeners[listener_ix].reuseport.as_mut() {
+        group.selection.wait_in(socket);
+        cx.group_changes.add_unsteered(&mut cx.timers, (app_ix, listener_ix));
     }
 }
 
