@@ -354,8 +354,22 @@ fn rebind(
     Ok(())
 }
 
-/// Adds a bound socket to the app, gives the keeper a copy, and polls it where the master accepts.
+/// Adds a bound socket to the app, gives the keeper a copy, and saves that.
 pub(super) fn add_listener(
+    cx: &mut Context<impl System>,
+    app_ix: AppIx,
+    fd: OwnedFd,
+    key: String,
+    configured: Option<config::Listen>,
+) -> ListenerIx {
+    let listener_ix = add_unsaved_listener(cx, app_ix, fd, key, configured);
+    checkpoint::save_listener(cx, app_ix, listener_ix);
+    listener_ix
+}
+
+/// The same for a listener that the checkpoint knows: the caller saves it when it is whole again. A master that is killed before
+/// that leaves the record as it was.
+pub(super) fn add_unsaved_listener(
     cx: &mut Context<impl System>,
     app_ix: AppIx,
     fd: OwnedFd,
@@ -406,7 +420,6 @@ pub(super) fn add_listener(
         }
         None => app.listeners.push(listener),
     };
-    checkpoint::save_listener(cx, app_ix, listener_ix);
     overlap::refresh(cx, app_ix);
     listener_ix
 }

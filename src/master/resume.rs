@@ -393,7 +393,7 @@ fn resume_listeners(master: &mut Master<impl System>, ix: AppIx, inherited: &mut
         };
         let sockets = (1..record.sockets).map_while(|n| inherited.fds.remove(&slot_name(&name, &record.key, n)));
         let sockets: Vec<OwnedFd> = sockets.collect();
-        let listener = requests::add_listener(&mut master.cx, ix, fd, record.key, address);
+        let listener = requests::add_unsaved_listener(&mut master.cx, ix, fd, record.key, address);
         master.cx.apps[ix].listeners[listener].data = record.data;
         if record.given {
             master.cx.apps[ix].listeners[listener].mark_given();
@@ -401,8 +401,9 @@ fn resume_listeners(master: &mut Master<impl System>, ix: AppIx, inherited: &mut
         master.cx.apps[ix].listeners[listener].opened_ms = 0;
         if record.sockets > 0 {
             master.kernel_mode.groups.resume(&mut master.cx, ix, listener, sockets, record.full, &record.places);
-            checkpoint::save_listener(&mut master.cx, ix, listener);
         }
+        // Not earlier: without its sockets and marks the record would have the next master release them.
+        checkpoint::save_listener(&mut master.cx, ix, listener);
     }
 }
 
