@@ -25,7 +25,7 @@ use crate::ids::{AppIx, Generation, ListenerIx, Slot, WorkerId, WorkerIx};
 use crate::keeper::protocol::{Order, SpawnStep};
 use crate::limits;
 use crate::os::{process, signal};
-use crate::supervisor::{Event, ExitStatus, Obstacle};
+use crate::supervisor::{Event, ExitStatus, Obstacle, Phase};
 use crate::worker::node::channel::Channel;
 use crate::worker::{Inherited, listen_fds};
 use std::collections::{BTreeMap, BTreeSet};
@@ -247,9 +247,15 @@ fn wanted_socket(settings: &Settings) -> WantedSocket {
 /// The number of a socket that no living worker has, for the next worker of a slot; where several are as good, the last one of its
 /// slot.
 fn choose_socket(cx: &mut Context<impl System>, app_ix: AppIx, slot: Slot, wanted: WantedSocket) -> u32 {
-    let living = cx.workers.iter().filter(|(_, w)| w.app == app_ix && !w.is_beside && !w.ended);
-    let taken: BTreeSet<u32> = living.map(|(_, worker)| worker.socket_number).collect();
     let app = &cx.apps[app_ix];
+    // One that failed before it served, and is about to end, takes nothing more: what waits for it is the next worker's.
+    let has_failed = |w: &Worker<_>| {
+        let phase = app.supervisor.worker(w.id).map(|view| view.phase);
+        let is_new = !w.admitted && w.drain.is_none();
+        is_new && matches!(phase, Some(Phase::Stopping { .. } | Phase::Killed))
+    };
+    let living = cx.workers.iter().filter(|(_, w)| w.app == app_ix && !w.is_beside && !w.ended && !has_failed(w));
+    let taken: BTreeSet<u32> = living.map(|(_, worker)| worker.socket_number).collect();
     let last = app.last_sockets.get(&slot.0).copied();
     let groups = || app.listeners.iter().filter(|listener| listener.reuseport.is_some() && !listener.datagram);
     let waiting = |number: u32| -> i64 {

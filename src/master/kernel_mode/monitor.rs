@@ -445,7 +445,11 @@ impl AcceptQueueMonitor {
         // Non-blocking for this call, and no other process has the socket: the master must not block on a socket that
         // turns out empty.
         if cx.system.set_nonblocking(fd, true).is_ok() {
-            while ended < limits::ACCEPT_BATCH_MAX && cx.system.accept(fd).is_ok() {
+            while ended < limits::ACCEPT_BATCH_MAX
+                && let Ok(connection) = cx.system.accept(fd)
+            {
+                drop(connection);
+                cx.system.handed();
                 ended += 1;
             }
             if let Err(e) = cx.system.set_nonblocking(fd, false) {
