@@ -516,7 +516,9 @@ fn aim_at_starting_worker(cx: &mut Context<impl System>, app_ix: AppIx, listener
     let Some(socket) = sockets.iter().copied().find(is_awaited) else { return };
     if let Some(group) = cx.apps[app_ix].listeners[listener_ix].reuseport.as_mut() {
         group.selection.wait_in(socket);
-        cx.group_changes.add_unsteered(&mut cx.timers, (app_ix, listener_ix));
+        if group.selection.is_changed() {
+            cx.group_changes.add_unsteered(&mut cx.timers, (app_ix, listener_ix));
+        }
     }
 }
 
