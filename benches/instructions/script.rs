@@ -155,7 +155,14 @@ impl App {
             let peer = self.sticky.then(|| IpAddr::from(Ipv4Addr::from_bits(self.accepted as u32 % self.clients)));
             let client_hash = peer.map(sticky::hash_ip);
             let (socket, listener, since_us) = (self.accepted, ListenerIx(0), self.now_us);
-            let conn = self.connections.insert(Connection { socket, listener, client_hash, since_us, own_line: None });
+            let conn = self.connections.insert(Connection {
+                socket,
+                listener,
+                client_hash,
+                since_us,
+                own_line: None,
+                kept_as: None,
+            });
             let Some(connection) = self.connections.get(conn) else { continue };
             let handoff = HandOff {
                 conn,

@@ -110,7 +110,14 @@ impl App {
         now_us: u64,
     ) -> ConnIx {
         self.accepted += 1;
-        self.connections.insert(Connection { socket, listener, client_hash, since_us: now_us, own_line: None, kept_as: None })
+        self.connections.insert(Connection {
+            socket,
+            listener,
+            client_hash,
+            since_us: now_us,
+            own_line: None,
+            kept_as: None,
+        })
     }
 
     pub(super) fn new(name: String, supervisor: supervisor::App, settings: Settings, first_seq: u64) -> App {

@@ -78,7 +78,12 @@ pub(super) fn keep_waiting(cx: &mut Context<impl System>) {
 }
 
 /// A worker has this connection now, or nobody needs it any more.
-pub(super) fn handed<S: System>(system: &S, keeper: &mut Keeper<S>, connections: &mut Connections<OwnedFd>, conn: ConnIx) {
+pub(super) fn handed<S: System>(
+    system: &S,
+    keeper: &mut Keeper<S>,
+    connections: &mut Connections<OwnedFd>,
+    conn: ConnIx,
+) {
     if let Some(number) = connections.get_mut(conn).and_then(|connection| connection.kept_as.take()) {
         keeper.send(Order::Release { name: waiting_name(number) });
     }

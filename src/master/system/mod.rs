@@ -126,12 +126,8 @@ pub trait System: Debug + Default + Kernel + 'static {
     fn cpus(&self) -> CpuCount;
 
     /// Has a thread of its own do what may block.
-    fn on_thread(
-        &self,
-        name: &'static str,
-        stack_bytes: usize,
-        work: impl FnOnce() + Send + 'static,
-    ) -> io::Result<()>;
+    fn on_thread(&self, name: &'static str, stack_bytes: usize, work: impl FnOnce() + Send + 'static)
+    -> io::Result<()>;
 
     // ---- users and files ----
 
