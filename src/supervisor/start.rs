@@ -85,8 +85,9 @@ impl App {
         if self.held.take_if(|held| *held == generation).is_none() {
             return;
         }
-        if self.reload.as_ref().is_some_and(|reload| reload.to == generation) {
-            return self.fail_reload(cx, reason);
+        if let Some(from) = self.reload.as_ref().filter(|reload| reload.to == generation).map(|reload| reload.from) {
+            self.fail_reload(cx, reason);
+            return self.hold_again(cx, from);
         }
         for index in 0..self.slots.len() as u32 {
             if self.waits_to_start(index, generation) {
@@ -94,6 +95,15 @@ impl App {
             }
         }
         self.report_end(cx);
+    }
+
+    /// What had not started when a reload came waits again for what its generation waits for.
+    fn hold_again(&mut self, cx: &mut Cx<'_>, generation: Generation) {
+        let waits = |index| self.waits_to_start(index, generation);
+        if self.held.is_none() && self.stopping.is_none() && (0..self.slots.len() as u32).any(waits) {
+            self.held = Some(generation);
+            cx.report(Report::Held { generation });
+        }
     }
 
     /// Continues a start whose stop ended while no master lived.

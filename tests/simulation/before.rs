@@ -244,6 +244,20 @@ fn a_start_that_is_held_runs_nothing_and_ends_errored_where_what_it_waits_for_ne
 }
 
 #[test]
+fn a_start_that_was_held_goes_on_where_a_reload_of_it_has_failed() {
+    let mut s = Stage::held(policy(), 2);
+    s.take();
+    s.tell(Event::Hold { generation: Generation(2) });
+    assert!(reload(&mut s).is_empty());
+    s.tell(Event::Abandon { generation: Generation(2), reason: "api was not reloaded".to_owned() });
+    let reports = s.reports();
+    assert_eq!(failure(&reports), Some("api was not reloaded"));
+    assert!(reports.contains(&Report::Held { generation: Generation(1) }), "{reports:?}");
+    s.tell(Event::Admit { generation: Generation(1) });
+    assert_eq!(spawned(&s.take()), [(1, Slot(0)), (2, Slot(1))]);
+}
+
+#[test]
 fn a_stop_ends_the_wait() {
     let mut s = Stage::held(policy(), 1);
     s.take();
