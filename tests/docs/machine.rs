@@ -179,13 +179,19 @@ soon() {
   return 1
 }
 
-serves() { clusterd ls 2>/dev/null | grep -q ' ready '; }
+# Whether all workers of the deployment with this keeper are ready. Others may be ready too.
+serves() {
+  clusterd ls --json 2>/dev/null | python3 -c '
+import json, sys
+mine = [one for one in json.load(sys.stdin) if one.get("keeper_pid") == int(sys.argv[1])]
+sys.exit(not (mine and all(app["status"] == "running" for app in mine[0]["apps"])))' "$1"
+}
 
 foreground() {
   at=$1 line=$(cat)
   (eval "exec $line") </dev/null >/run/said 2>&1 &
   local pid=$!
-  soon serves || { kill -KILL $pid; report 1; return; }
+  soon serves $pid || { kill -KILL $pid; report 1; return; }
   kill -TERM $pid
   wait $pid
   report $?
