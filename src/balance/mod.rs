@@ -239,8 +239,9 @@ impl Balancer {
     /// may have its share of them open. A late worker still gets none. Returns whether any worker is eligible.
     pub fn open_windows(&mut self, group: GroupIx, waiting: u32) -> bool {
         let Some(entry) = self.pool.groups.get(group.0 as usize) else { return false };
-        let may = |ix: &u32| self.pool.member(MemberIx(*ix)).is_some_and(|member| member.eligible);
-        let count = entry.members.iter().filter(may).count() as u32;
+        let may = |ix| self.pool.member(MemberIx(ix)).is_some_and(|member| member.eligible);
+        let mut count = 0;
+        entry.members.for_each(|ix| count += u32::from(may(ix)));
         if count > 0 {
             let share = waiting.div_ceil(count);
             self.pool.set_window_least(share.clamp(limits::HANDOFF_WINDOW_START, limits::HANDOFF_WINDOW_MAX));

@@ -37,7 +37,7 @@ impl Bits {
         self.words.get(index as usize / 64).is_some_and(|word| word & (1 << (index % 64)) != 0)
     }
 
-    /// As [`Bits::iter`], for where every instruction counts.
+    /// Calls `with` for each index, the lowest first.
     #[inline]
     pub(super) fn for_each(&self, mut with: impl FnMut(u32)) {
         for (at, &word) in self.words.iter().enumerate() {
@@ -47,18 +47,6 @@ impl Bits {
                 left &= left - 1;
             }
         }
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
-        let bits = |(at, &word): (usize, &u64)| {
-            let mut left = word;
-            std::iter::from_fn(move || {
-                let bit = (left != 0).then(|| left.trailing_zeros())?;
-                left &= left - 1;
-                Some(at as u32 * 64 + bit)
-            })
-        };
-        self.words.iter().enumerate().flat_map(bits)
     }
 
     /// The first index from `from` on, then from the start, that is in both sets.
@@ -151,7 +139,9 @@ mod tests {
         }
         assert_eq!(ready.next(&bits(&[5, 64]), 65), Some(64), "only those that serve");
         assert_eq!(ready.next(&bits(&[5, 3000]), 0), None);
-        assert_eq!(among.iter().collect::<Vec<_>>(), all);
+        let mut seen = Vec::new();
+        among.for_each(|index| seen.push(index));
+        assert_eq!(seen, all);
     }
 
     #[test]

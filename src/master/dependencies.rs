@@ -1,6 +1,7 @@
 //! Apps that wait for others (`depends_on`): at the first start until those are ready, in a reload of several apps until those were
-//! reloaded. (In a stop the others wait for them: `stop_delay`.) The supervisor of an app that waits holds back everything of one generation (`supervisor::App::held`), which is saved; here
-//! it is decided when that ends, from the state of the others, whenever something has happened to one of them.
+//! reloaded. (In a stop the others wait for them: `stop_delay`.) The supervisor of an app that waits holds back everything of one
+//! generation (`supervisor::App::held`), which is saved; here it is decided when that ends, from the state of the others, whenever
+//! something has happened to one of them.
 use super::app::App;
 use super::context::Context;
 use super::stop_delay;

@@ -166,9 +166,7 @@ impl Dispatch {
             if connection.own_line.is_some() {
                 return app.waiting.upgraded.add(conn, cx.now_ms);
             }
-            if connection.kept_as.is_some() {
-                cx.system.holding(connection.socket.as_fd());
-            }
+            in_hand::take_up(&cx.system, connection);
             let listener = &app.listeners[connection.listener];
             let (group, client_hash) = (listener.group, connection.client_hash);
             let handoff = HandOff { conn, socket: &connection.socket, group, client_hash, newconn: &listener.newconn };
@@ -263,9 +261,7 @@ impl Dispatch {
         let member = cx.workers.get(receiver).and_then(|worker| worker.member);
         let app = &mut cx.apps[app_ix];
         let Some((connection, member)) = app.connections.get(conn).zip(member) else { return false };
-        if connection.kept_as.is_some() {
-            cx.system.holding(connection.socket.as_fd());
-        }
+        in_hand::take_up(&cx.system, connection);
         let listener = &app.listeners[connection.listener];
         let handoff = HandOff {
             conn,

@@ -6,7 +6,7 @@
 //! Where the hand-off had begun, the worker may have the connection or not. It answers in the order of what it reads: so a
 //! connection that does not exist is handed to it, for a server that does not exist. If it has answered that and not the hand-off
 //! before, it never got that one.
-use super::connections::Connections;
+use super::connections::{Connection, Connections};
 use super::context::Context;
 use super::keeper::Keeper;
 use super::moves;
@@ -74,6 +74,13 @@ pub(super) fn keep_waiting(cx: &mut Context<impl System>) {
             cx.keeper.hold(waiting_name(number), connection.socket.as_fd());
             left -= 1;
         }
+    }
+}
+
+/// A connection is about to be handed on: one that has waited is in hand from now on.
+pub(super) fn take_up(system: &impl System, connection: &Connection<OwnedFd>) {
+    if connection.kept_as.is_some() {
+        system.holding(connection.socket.as_fd());
     }
 }
 
