@@ -102,6 +102,10 @@ impl Manager {
         *command = python;
     }
 
+    fn start(&self, args: &[&str]) -> Cluster {
+        Cluster::start_in(Folder::new(), args, |command| self.introduce(command))
+    }
+
     fn start_with_stored(&self, args: &[&str]) -> Cluster {
         Cluster::start_in(Folder::new(), &[], |command| self.pass_stored(command, args))
     }
@@ -186,9 +190,7 @@ fn what_waits_for_a_slot_of_balance_kernel_outlives_a_killed_keeper_and_a_stop()
     let script = manager.folder.write("app.js", APP);
     let args = |address: &str| ["-w", "3", "-b", "kernel", "-l", address, "--", "node", &script].map(str::to_owned);
     let first = args("127.0.0.1:0");
-    let mut cluster = Cluster::start_in(Folder::new(), &first.each_ref().map(String::as_str), |command| {
-        manager.introduce(command);
-    });
+    let mut cluster = manager.start(&first.each_ref().map(String::as_str));
     manager.hear_until("READY=1");
     let address = cluster.address();
     for is_killed in [true, false] {
@@ -228,9 +230,7 @@ fn the_socket_of_a_renamed_app_stays_in_the_store() {
     let args =
         |name: &str, address: &str| ["-n", name, "-w", "1", "-l", address, "--", "node", &script].map(str::to_owned);
     let first = args("before", "127.0.0.1:0");
-    let mut cluster = Cluster::start_in(Folder::new(), &first.each_ref().map(String::as_str), |command| {
-        manager.introduce(command);
-    });
+    let mut cluster = manager.start(&first.each_ref().map(String::as_str));
     manager.hear_until("READY=1");
     let address = cluster.address();
     cluster.signal("TERM");
@@ -251,7 +251,7 @@ fn a_store_is_not_given_more_than_it_takes() {
     let script = manager.folder.write("app.js", APP);
     let workers = (STORED_MAX + 2).to_string();
     let args = ["-w", &workers, "-b", "kernel", "-l", "127.0.0.1:0", "--", "node", &script];
-    let mut cluster = Cluster::start_in(Folder::new(), &args, |command| manager.introduce(command));
+    let mut cluster = manager.start(&args);
     // All that fits in comes, however late it is read: the kernel keeps a few messages only.
     cluster.wait_ready(STORED_MAX as u32 + 2);
     manager.hear_until("READY=1");
@@ -274,9 +274,7 @@ fn stored_sockets_outlive_a_stop() {
     };
     for args in [&configured as &dyn Fn(&str) -> [String; 7], &asked] {
         let first = args("127.0.0.1:0");
-        let mut cluster = Cluster::start_in(Folder::new(), &first.each_ref().map(String::as_str), |command| {
-            manager.introduce(command);
-        });
+        let mut cluster = manager.start(&first.each_ref().map(String::as_str));
         manager.hear_until("READY=1");
         let address = cluster.address();
         cluster.signal("TERM");
@@ -303,7 +301,7 @@ fn a_stored_unix_socket_keeps_its_file() {
     let path = at.to_str().unwrap();
     let listen = format!("unix:{path}");
     let args = ["-w", "1", "-l", &listen, "--", "node", &script, path];
-    let mut cluster = Cluster::start_in(Folder::new(), &args, |command| manager.introduce(command));
+    let mut cluster = manager.start(&args);
     manager.hear_until("READY=1");
     cluster.signal("TERM");
     assert_eq!(cluster.wait_exit(), 0);

@@ -83,6 +83,9 @@ pub(crate) struct State {
     pub(crate) faults: Faults,
     /// System calls of keeper and masters.
     pub(crate) calls: u64,
+    /// What happens is printed as it happens; every system call is told.
+    is_traced: bool,
+    tells_calls: bool,
     story: VecDeque<String>,
     /// What must not be, and was seen.
     pub(crate) violations: Vec<String>,
@@ -161,6 +164,8 @@ impl World {
             newborn: Vec::new(),
             faults,
             calls: 0,
+            is_traced: std::env::var_os("SYSTEM_TRACE").is_some(),
+            tells_calls: std::env::var_os("SYSTEM_CALLS").is_some(),
             story: VecDeque::new(),
             violations: Vec::new(),
             deaths: Vec::new(),
@@ -197,7 +202,7 @@ impl State {
         }
         let at = self.now_us - 1_000_000_000;
         let line = format!("{:>6}.{:06} {who}: {what}", at / 1_000_000, at % 1_000_000);
-        if std::env::var_os("SYSTEM_TRACE").is_some() {
+        if self.is_traced {
             println!("{line}");
         }
         if self.story.len() == STORY_LINES_MAX {
@@ -271,7 +276,7 @@ impl State {
     pub(crate) fn call(&mut self, pid: i32, name: &'static str) -> Fate {
         self.calls += 1;
         self.now_us += self.random.between(1, CALL_US_MAX);
-        if std::env::var_os("SYSTEM_CALLS").is_some() {
+        if self.tells_calls {
             self.tell(&format!("pid {pid}"), name);
         }
         if self.processes.get(&pid).is_none_or(|process| process.doomed.is_some()) {
