@@ -191,8 +191,21 @@ fn written(value: &Value) -> Written {
     let stack = value["stack"].as_str().unwrap_or_default();
     // The frames above the program's own are ours.
     let calls = stack.lines().filter_map(|line| line.trim().strip_prefix("at "));
-    let theirs = calls.filter(|call| !call.contains("<anonymous>:1:") && !call.starts_with("eval (eval at"));
-    Written { file, why: text("why"), stack: theirs.take(INSPECTOR_FRAMES_TOLD_MAX).map(tidy).collect() }
+    let theirs: Vec<&str> =
+        calls.filter(|call| !call.contains("<anonymous>:1:") && !call.starts_with("eval (eval at")).collect();
+    let stack = without_opening(&theirs).iter().take(INSPECTOR_FRAMES_TOLD_MAX).map(|call| tidy(call)).collect();
+    Written { file, why: text("why"), stack }
+}
+
+/// These calls without those of Node that tell the program of its new inspector: it interrupts the program for them, so
+/// that a pause which comes at once stands in them (`Agent::StartIoThread` of Node's src/inspector_agent.cc emits
+/// `internalMessage` on `process`, to which a worker of its cluster listens).
+fn without_opening<'a>(calls: &'a [&'a str]) -> &'a [&'a str] {
+    let nodes_own = calls.iter().take_while(|call| call.contains("(node:")).count();
+    match calls[..nodes_own].iter().position(|call| call.starts_with("process.emit (node:events:")) {
+        Some(emit) if emit + 1 < calls.len() => &calls[emit + 1..],
+        _ => calls,
+    }
 }
 
 /// Fits text into one line of a log.

@@ -118,6 +118,24 @@ fn a_report_says_its_file_and_where_the_program_stood() {
     assert_eq!(written.stack, ["inner (/srv/app.js:3:29)", "blockingHandler (/srv/app.js:4:36)", "a (b)", "c (d)"]);
     let Said::Report(failed) = answer(json!({ "file": null, "why": "Error: no room", "stack": 7 })) else { panic!() };
     assert_eq!(failed, Written { file: None, why: Some("Error: no room".to_owned()), stack: vec![] });
+    // Paused while Node told the program of the inspector: not where it stands.
+    let own = |calls: &[&str]| {
+        let Said::Report(written) =
+            answer(json!({ "stack": format!("Error: stack\n    at {}", calls.join("\n    at ")) }))
+        else {
+            panic!("a report")
+        };
+        written.stack
+    };
+    let (listener, emit) =
+        ("process.onInternalMessage (node:internal/cluster/utils:49:5)", "process.emit (node:events:524:28)");
+    let (hung, server) = ("blockingHandler (/srv/app.js:4:30)", "Server.emit (node:events:524:28)");
+    assert_eq!(own(&[emit, hung, server]), [hung, server]);
+    assert_eq!(own(&[listener, emit, hung, server]), [hung, server]);
+    // What the program itself emits or calls stays.
+    for calls in [&[hung, emit, server][..], &[server, hung], &[emit]] {
+        assert_eq!(own(calls), calls);
+    }
     let request = String::from_utf8(write_report("3.1.0", Some("a \"b\""))).unwrap_err();
     assert!(String::from_utf8_lossy(request.as_bytes()).contains("3.1.0"));
 }
