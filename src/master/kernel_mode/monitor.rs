@@ -313,6 +313,10 @@ impl AcceptQueueMonitor {
         }
         let listener = &cx.apps[app_ix].listeners[listener_ix];
         let Some(held) = worker.pid.and_then(|pid| cx.system.socket_inodes(pid)) else { return };
+        // It has its channel at least: this one is ending, and nobody has told us yet.
+        if held.is_empty() {
+            return;
+        }
         let ours = |fd| cx.system.file_identity(fd).is_ok_and(|(_, inode)| held.contains(&inode));
         if listener.sockets().any(ours) {
             busy.holders.push(worker.id);
