@@ -48,6 +48,11 @@ pub struct Server {
 }
 
 impl Server {
+    /// One whose clients are served elsewhere: by a simulated system, which has no threads.
+    pub fn elsewhere() -> Server {
+        Server { open: Arc::default(), end: Arc::default() }
+    }
+
     /// Takes no more connections. Those that are open are served until their clients leave.
     pub fn leave(self) {
         self.end.notify_one();

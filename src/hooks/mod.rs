@@ -3,10 +3,11 @@
 use crate::keeper::protocol::Credentials;
 use crate::limits;
 use crate::os::attributes::Attributes;
+use crate::os::background::{Background, Wait};
 use crate::os::spawn::{self, Identity, Plan, Program, Report, Terminal};
 use crate::os::{clock, pipe, poll, process, signal};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -88,24 +89,23 @@ pub struct Hooks {
 }
 
 impl Hooks {
-    /// Starts the thread, for commands of which `at_once` run at the same time.
+    /// Starts the thread, for commands of which `at_once` run at the same time; `begin` does it, given its name, its stack and its loop.
     ///
     /// # Errors
     /// No thread, pipe or `/dev/null` is available.
-    pub fn start(at_once: usize) -> io::Result<Hooks> {
+    pub fn start(
+        at_once: usize,
+        begin: impl FnOnce(&'static str, usize, Runner) -> io::Result<()>,
+    ) -> io::Result<Hooks> {
         let (woken, wake) = pipe::pair()?;
         let null = process::null_device()?;
         let (orders, received) = sync_channel(HOOKS_QUEUED_MAX);
         let (ending, ended) = sync_channel(1);
         let open = Arc::new(AtomicUsize::new(0));
-        let mut runner =
-            Runner { orders: received, woken, null, open: Arc::clone(&open), running: Vec::new(), at_once };
-        std::thread::Builder::new().name("clusterd-hooks".to_owned()).stack_size(HOOKS_STACK_BYTES).spawn(
-            move || {
-                runner.run();
-                drop(ending);
-            },
-        )?;
+        let running = Vec::new();
+        let (open_runs, _ending) = (Arc::clone(&open), ending);
+        let runner = Runner { orders: received, woken, null, open: open_runs, running, at_once, _ending };
+        begin("clusterd-hooks", HOOKS_STACK_BYTES, runner)?;
         Ok(Hooks { orders, wake, open, ended, lost: 0 })
     }
 
@@ -145,14 +145,14 @@ impl Hooks {
         self.open.load(Ordering::Relaxed) > 0
     }
 
-    /// Kills running hooks, and waits for them (bounded).
-    pub fn finish(self) {
+    /// Kills running hooks, and has `wait` wait for them, for at most so many milliseconds.
+    pub fn finish(self, wait: impl FnOnce(&Receiver<()>, u64)) {
         if self.lost > 0 {
             log::warn!("{} hooks were dropped, because too many were waiting", self.lost);
         }
         let Hooks { orders, wake, ended, .. } = self;
         drop((orders, wake));
-        let _ = ended.recv_timeout(Duration::from_millis(HOOKS_KILL_WAIT_MS));
+        wait(&ended, HOOKS_KILL_WAIT_MS);
     }
 }
 
@@ -169,7 +169,8 @@ struct Running {
     on_end: Option<OnEnd>,
 }
 
-struct Runner {
+/// The loop of the hook thread.
+pub struct Runner {
     orders: Receiver<Order>,
     woken: OwnedFd,
     null: OwnedFd,
@@ -177,37 +178,46 @@ struct Runner {
     running: Vec<Running>,
     /// The most that run at the same time.
     at_once: usize,
+    /// Disconnected with the end of the loop.
+    _ending: SyncSender<()>,
+}
+
+impl Background for Runner {
+    fn files(&self) -> Vec<BorrowedFd<'_>> {
+        let pidfds = self.running.iter().filter_map(|running| running.pidfd.as_ref());
+        [self.woken.as_fd()].into_iter().chain(pidfds.map(AsFd::as_fd)).collect()
+    }
+
+    fn turn(&mut self, wait: Wait) -> bool {
+        let mut interests: Vec<poll::Interest<'_>> =
+            self.files().into_iter().map(|file| poll::Interest::new(file, false)).collect();
+        let timeout_ms = if wait == Wait::No { Some(0) } else { self.timeout_ms() };
+        if poll::wait(&mut interests, timeout_ms).is_err() {
+            std::thread::sleep(Duration::from_millis(HOOKS_LOOK_MS));
+        }
+        let mut buffer = [0_u8; 256];
+        let over = loop {
+            match process::read_now(self.woken.as_fd(), &mut buffer) {
+                Ok(Some(0)) | Err(_) => break true,
+                Ok(Some(_)) => {}
+                Ok(None) => break false,
+            }
+        };
+        self.reap();
+        if over {
+            self.end();
+            return false;
+        }
+        while self.running.len() < self.at_once
+            && let Ok(order) = self.orders.try_recv()
+        {
+            self.start(order);
+        }
+        true
+    }
 }
 
 impl Runner {
-    fn run(&mut self) {
-        let mut buffer = [0_u8; 256];
-        loop {
-            let mut interests = vec![poll::Interest::new(self.woken.as_fd(), false)];
-            let pidfds = self.running.iter().filter_map(|running| running.pidfd.as_ref());
-            interests.extend(pidfds.map(|pidfd| poll::Interest::new(pidfd.as_fd(), false)));
-            if poll::wait(&mut interests, self.timeout_ms()).is_err() {
-                std::thread::sleep(Duration::from_millis(HOOKS_LOOK_MS));
-            }
-            let over = loop {
-                match process::read_now(self.woken.as_fd(), &mut buffer) {
-                    Ok(Some(0)) | Err(_) => break true,
-                    Ok(Some(_)) => {}
-                    Ok(None) => break false,
-                }
-            };
-            self.reap();
-            if over {
-                return self.end();
-            }
-            while self.running.len() < self.at_once
-                && let Ok(order) = self.orders.try_recv()
-            {
-                self.start(order);
-            }
-        }
-    }
-
     fn timeout_ms(&self) -> Option<u64> {
         let now_ms = clock::monotonic_ms();
         let wait = |running: &Running| {
@@ -340,7 +350,12 @@ fn tell(label: &str, on_end: Option<OnEnd>, outcome: Result<(), Trouble>) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::os::background;
     use std::time::Instant;
+
+    fn wait(ended: &Receiver<()>, ms: u64) {
+        let _ = ended.recv_timeout(Duration::from_millis(ms));
+    }
 
     fn shell(script: &str) -> Arc<Command> {
         Arc::new(Command {
@@ -365,7 +380,7 @@ mod tests {
 
     #[test]
     fn who_waits_for_a_result_is_told_and_one_that_takes_too_long_is_killed() {
-        let mut hooks = Hooks::start(2).unwrap();
+        let mut hooks = Hooks::start(2, background::on_thread).unwrap();
         let (said, heard) = std::sync::mpsc::channel();
         for (n, (script, timeout_ms)) in
             [("exit 0", 60_000), ("exit 3", 60_000), ("sleep 1000", 50)].into_iter().enumerate()
@@ -379,13 +394,13 @@ mod tests {
         assert_eq!(all[0].1, Ok(()));
         assert!(matches!(&all[1].1, Err(Trouble::Failed(why)) if why.contains('3')), "{all:?}");
         assert_eq!(all[2].1, Err(Trouble::Failed("did not end within 0.05 s and was killed".to_owned())));
-        hooks.finish();
+        hooks.finish(wait);
     }
 
     #[test]
     fn all_that_were_taken_run_and_the_rest_is_counted() {
         let file = std::env::temp_dir().join(format!("clusterd-hooks-{}", std::process::id()));
-        let mut hooks = Hooks::start(HOOKS_RUNNING_MAX).unwrap();
+        let mut hooks = Hooks::start(HOOKS_RUNNING_MAX, background::on_thread).unwrap();
         let script = format!("echo $WORD >> {}", file.display());
         for _ in 0..20 {
             hooks.push(shell(&script), vec![b"WORD=ran".to_vec()]);
@@ -401,7 +416,7 @@ mod tests {
         }
         assert!(hooks.lost >= 10, "{}", hooks.lost);
         let begun = Instant::now();
-        hooks.finish();
+        hooks.finish(wait);
         assert!(begun.elapsed() < Duration::from_secs(5), "what runs is killed, not waited for");
     }
 }

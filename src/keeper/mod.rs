@@ -80,7 +80,13 @@ pub fn run_on(system: impl System, launch: Launch) -> Result<u8, StartError> {
 /// that. Otherwise as [`run`].
 #[must_use]
 pub fn resume(args: Vec<OsString>) -> ExitCode {
-    reexec::resume(Linux::default(), args)
+    resume_on(Linux::default(), args)
+}
+
+/// The same on any system: `tests/system` puts a simulated one under it.
+#[must_use]
+pub fn resume_on(system: impl System, args: Vec<OsString>) -> ExitCode {
+    reexec::resume(system, args)
 }
 
 /// For a binary that was executed as [`KEEPER_ARGV0`] and cannot take over: returns to the previous binary, or logs

@@ -3,12 +3,12 @@
 use super::line_count::{self, LineCount};
 use super::lines::Lines;
 use super::tail::Tail;
+use crate::os::background::{Background, Wait};
 use crate::os::{pipe, poll, process};
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
 
 /// Bytes per read of a worker's output.
 pub(super) const OUTPUT_READ_BYTES: usize = 64 * 1024;
@@ -79,17 +79,15 @@ impl PassedOn {
 }
 
 impl Pump {
-    /// Starts the thread.
+    /// Starts the thread; `begin` does it, given its name, its stack and its loop.
     ///
     /// # Errors
     /// No thread or no pipe is available.
-    pub fn start() -> io::Result<Pump> {
+    pub fn start(begin: impl FnOnce(&'static str, usize, Reader) -> io::Result<()>) -> io::Result<Pump> {
         let (woken, wake) = pipe::pair()?;
         let (orders, received) = sync_channel(OUTPUT_ORDERS_MAX);
-        std::thread::Builder::new()
-            .name("clusterd-output".to_owned())
-            .stack_size(OUTPUT_STACK_BYTES)
-            .spawn(move || run(&received, &woken))?;
+        let (sources, finishing, buffer) = (Vec::new(), None, vec![0; OUTPUT_READ_BYTES]);
+        begin("clusterd-output", OUTPUT_STACK_BYTES, Reader { orders: received, woken, sources, finishing, buffer })?;
         Ok(Pump { orders, wake })
     }
 
@@ -108,12 +106,12 @@ impl Pump {
         self.order(Order::Count(key, count));
     }
 
-    /// Waits (bounded) until everything written so far has been passed on.
-    pub fn finish(&self) {
-        let (done, wait) = sync_channel(1);
+    /// Has `wait` wait, for at most so many milliseconds, until everything written so far has been passed on.
+    pub fn finish(&self, wait: impl FnOnce(&Receiver<()>, u64)) {
+        let (done, is_done) = sync_channel(1);
         self.order(Order::Finish(done));
         // A blocked terminal must not keep us from ending.
-        let _ = wait.recv_timeout(Duration::from_millis(OUTPUT_FINISH_MS));
+        wait(&is_done, OUTPUT_FINISH_MS);
     }
 
     fn order(&self, order: Order) {
@@ -123,32 +121,42 @@ impl Pump {
     }
 }
 
-fn run(orders: &Receiver<Order>, woken: &OwnedFd) {
-    let mut sources: Vec<PassedOn> = Vec::new();
-    let mut finishing = None;
-    let mut buffer = vec![0u8; OUTPUT_READ_BYTES];
-    loop {
-        let timeout_ms = finishing.as_ref().map(|_| 0);
-        let mut interests = vec![poll::Interest::new(woken.as_fd(), false)];
-        interests.extend(sources.iter().map(|source| poll::Interest::new(source.pipe.as_fd(), false)));
+/// The loop of the output thread.
+pub struct Reader {
+    orders: Receiver<Order>,
+    /// Readable when orders have come; closed when the [`Pump`] is gone.
+    woken: OwnedFd,
+    sources: Vec<PassedOn>,
+    /// Is told when nothing is left to read.
+    finishing: Option<SyncSender<()>>,
+    buffer: Vec<u8>,
+}
+
+impl Background for Reader {
+    fn files(&self) -> Vec<BorrowedFd<'_>> {
+        [self.woken.as_fd()].into_iter().chain(self.sources.iter().map(|source| source.pipe.as_fd())).collect()
+    }
+
+    fn turn(&mut self, wait: Wait) -> bool {
+        let timeout_ms = (wait == Wait::No || self.finishing.is_some()).then_some(0);
+        let mut interests: Vec<poll::Interest<'_>> =
+            self.files().into_iter().map(|file| poll::Interest::new(file, false)).collect();
         if poll::wait(&mut interests, timeout_ms).is_err() {
-            return;
+            return false;
         }
         let ready: Vec<bool> = interests[1..].iter().map(poll::Interest::readable).collect();
         let news = interests[0].readable();
         let quiet = !ready.contains(&true);
-        if quiet && let Some(done) = finishing.take() {
-            let done: SyncSender<()> = done;
+        if quiet && let Some(done) = self.finishing.take() {
             let _ = done.send(());
         }
-        let is_over = news && matches!(process::read_now(woken.as_fd(), &mut buffer), Ok(Some(0)) | Err(_));
+        let Reader { orders, woken, sources, finishing, buffer } = self;
+        let is_over = news && matches!(process::read_now(woken.as_fd(), buffer), Ok(Some(0)) | Err(_));
         // Before anything is read: whoever listens wants what was written after that.
-        take_orders(orders, &mut sources, &mut finishing);
+        take_orders(orders, sources, finishing);
         let mut ready = ready.into_iter();
-        sources.retain_mut(|source| !ready.next().unwrap_or(false) || source.pass_on(&mut buffer));
-        if is_over {
-            return;
-        }
+        sources.retain_mut(|source| !ready.next().unwrap_or(false) || source.pass_on(buffer));
+        !is_over
     }
 }
 

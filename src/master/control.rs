@@ -54,7 +54,7 @@ impl Control {
         if let Some(before) = self.server.take() {
             before.leave();
         }
-        match api::server::start(socket, sender, cx.system.own_uid()) {
+        match cx.system.serve_control(socket, sender) {
             Ok(server) => self.server = Some(server),
             Err(e) => {
                 log::error!("cannot serve the control socket: {e}; ls, reload, scale and stop cannot reach this run")

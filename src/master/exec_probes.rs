@@ -41,7 +41,10 @@ impl ExecProbes {
         let Some(worker) = cx.workers.get(ix) else { return Ok(()) };
         let runs = match &mut self.runs {
             Some(runs) => runs,
-            none => none.insert(Hooks::start(EXEC_PROBES_AT_ONCE_MAX)?),
+            none => {
+                let begin = |name, stack_bytes, runner| cx.system.in_background(name, stack_bytes, runner);
+                none.insert(Hooks::start(EXEC_PROBES_AT_ONCE_MAX, begin)?)
+            }
         };
         let variables = [
             ("CLUSTERD_EVENT", "alive".to_owned()),

@@ -102,9 +102,10 @@ pub(super) struct HookRuns {
 }
 
 impl HookRuns {
-    fn push(&mut self, command: Arc<Command>, variables: Vec<Vec<u8>>) {
+    fn push(&mut self, system: &impl System, command: Arc<Command>, variables: Vec<Vec<u8>>) {
         if self.hooks.is_none() && !self.start_failed {
-            match Hooks::start(HOOKS_RUNNING_MAX) {
+            let begin = |name, stack_bytes, runner| system.in_background(name, stack_bytes, runner);
+            match Hooks::start(HOOKS_RUNNING_MAX, begin) {
                 Ok(hooks) => self.hooks = Some(hooks),
                 Err(e) => {
                     self.start_failed = true;
@@ -139,9 +140,9 @@ impl HookRuns {
         cx.timers.cancel(Timer::Hooks);
     }
 
-    pub(super) fn finish(&mut self) {
+    pub(super) fn finish(&mut self, system: &impl System) {
         if let Some(hooks) = self.hooks.take() {
-            hooks.finish();
+            hooks.finish(|ended, ms| system.await_background(ended, ms));
         }
     }
 }
@@ -305,7 +306,7 @@ impl HookRuns {
         let own = details.worker.and(details.generation).and_then(|generation| app.generations.get(&generation));
         if let Some(command) = own.unwrap_or_else(|| app.settings()).hooks.get(&event) {
             let variables = details.variables(event, &app.name);
-            self.push(Arc::clone(command), variables);
+            self.push(&cx.system, Arc::clone(command), variables);
         }
     }
 }

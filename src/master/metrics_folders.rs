@@ -10,7 +10,6 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Folder for workers of other users, who cannot enter our home.
@@ -18,6 +17,11 @@ const SHARED_FOLDER: &str = "/run/clusterd";
 
 /// Folders of earlier runs that are removed at a time.
 const STALE_MAX: usize = 256;
+
+/// Name of the thread that removes folders.
+const THREAD: &str = "clusterd-metrics";
+/// Stack of the thread that removes folders, in bytes.
+const REMOVAL_STACK_BYTES: usize = 256 * 1024;
 
 /// How long the end of a run waits until its folders are removed.
 const REMOVAL_WAIT: Duration = Duration::from_millis(500);
@@ -44,16 +48,20 @@ impl Names {
     }
 }
 
+/// What a thread does.
+pub type Work = Box<dyn FnOnce() + Send>;
+
 /// The folder of a generation for workers of this user (`None`: of our own), made where it is missing. With the first one,
-/// those of earlier runs of the deployment go.
+/// those of earlier runs of the deployment go, on a thread that `begin` starts.
 ///
 /// # Errors
 /// No folder can be used, for the last reason.
-pub(super) fn make(
+pub fn make(
     who: Option<&Credentials>,
     home: Option<&Home>,
     names: &Names,
     generation: u32,
+    begin: impl FnOnce(&'static str, usize, Work) -> io::Result<()>,
 ) -> io::Result<PathBuf> {
     let who = who.filter(|who| who.uid != user::own_uid());
     let own = own_base(who, home);
@@ -66,7 +74,8 @@ pub(super) fn make(
             if *is_new && let Some(deployment) = &names.deployment {
                 let (base, deployment, run) = (base.clone(), deployment.clone(), names.run.clone());
                 // Where there is no thread they stay until the next start.
-                let _ = on_a_thread(move || remove(&base, &deployment, Some(&run)));
+                let work: Work = Box::new(move || remove(&base, &deployment, Some(&run)));
+                let _ = begin(THREAD, REMOVAL_STACK_BYTES, work);
             }
             break;
         }
@@ -74,16 +83,22 @@ pub(super) fn make(
     tried.map(|(path, _)| path)
 }
 
-/// Removes the folders of this run of an app, which is over.
-pub(super) fn remove_all(who: Option<&Credentials>, home: Option<&Home>, names: &Names) {
+/// Removes the folders of this run of an app, which is over, on a thread that `begin` starts.
+pub fn remove_all(
+    who: Option<&Credentials>,
+    home: Option<&Home>,
+    names: &Names,
+    begin: impl FnOnce(&'static str, usize, Work) -> io::Result<()>,
+) {
     let who = who.filter(|who| who.uid != user::own_uid());
     let bases: Vec<PathBuf> = own_base(who, home).into_iter().chain(shared_bases()).collect();
     let prefix = names.app.clone();
     let (sender, removed) = sync_channel(1);
-    let begun = on_a_thread(move || {
+    let work: Work = Box::new(move || {
         bases.iter().for_each(|base| remove(base, &prefix, None));
         let _ = sender.send(());
     });
+    let begun = begin(THREAD, REMOVAL_STACK_BYTES, work);
     // The folder is the workers' user's, who may have it wait for ever.
     let _ = begun.is_ok_and(|_| removed.recv_timeout(REMOVAL_WAIT).is_ok());
 }
@@ -94,10 +109,6 @@ fn own_base(who: Option<&Credentials>, home: Option<&Home>) -> Option<PathBuf> {
 
 fn shared_bases() -> [PathBuf; 2] {
     [PathBuf::from(SHARED_FOLDER), std::env::temp_dir().join(format!("clusterd-{}", user::own_uid()))]
-}
-
-fn on_a_thread(work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("clusterd-metrics".to_owned()).spawn(work)
 }
 
 /// Removes the folders whose names begin so, but for those that begin like `left`. No link in them is followed.

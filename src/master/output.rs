@@ -90,7 +90,7 @@ impl Output {
                 Target::Inherit => {
                     let (end, write) = system.pipe().map_err(OutputError::Pipe)?;
                     keeper.hold(held_name(worker, name), end.as_fd());
-                    if let Err(error) = self.read(worker, end, stream, way, tail.clone()) {
+                    if let Err(error) = self.read(system, worker, end, stream, way, tail.clone()) {
                         keeper.send(Order::Release { name: held_name(worker, name) });
                         return Err(error);
                     }
@@ -110,6 +110,7 @@ impl Output {
 
     fn read(
         &mut self,
+        system: &impl System,
         worker: WorkerId,
         pipe: OwnedFd,
         stream: Stream,
@@ -117,7 +118,8 @@ impl Output {
         tail: Option<Arc<Tail>>,
     ) -> Result<(), OutputError> {
         if self.pump.is_none() {
-            let started = Pump::start().map_err(OutputError::Thread)?;
+            let begin = |name, stack_bytes, reader| system.in_background(name, stack_bytes, reader);
+            let started = Pump::start(begin).map_err(OutputError::Thread)?;
             self.pump = Some(started);
         }
         let label = way.has_prefix().then(|| (format!("{}/{}", way.config.name, way.slot), way.slot.0));
@@ -160,10 +162,16 @@ impl Output {
     }
 
     /// Continues the pipes of a worker that a previous master started. `LogFiles` resumes its own.
-    pub(super) fn adopt(&mut self, worker: WorkerId, way: &Way<'_>, fds: &mut HashMap<String, OwnedFd>) {
+    pub(super) fn adopt(
+        &mut self,
+        system: &impl System,
+        worker: WorkerId,
+        way: &Way<'_>,
+        fds: &mut HashMap<String, OwnedFd>,
+    ) {
         for (stream, name) in STREAMS {
             let Some(pipe) = fds.remove(&held_name(worker, name)) else { continue };
-            if let Err(e) = self.read(worker, pipe, stream, way, None) {
+            if let Err(e) = self.read(system, worker, pipe, stream, way, None) {
                 log::error!("{}/{}: {e}", way.config.name, way.slot);
             }
         }
@@ -181,9 +189,9 @@ impl Output {
     }
 
     /// Writes what is left, at the end of the deployment.
-    pub(super) fn finish(&mut self) {
+    pub(super) fn finish(&mut self, system: &impl System) {
         if let Some(pump) = &self.pump {
-            pump.finish();
+            pump.finish(|is_done, ms| system.await_background(is_done, ms));
         }
         self.files.finish();
     }

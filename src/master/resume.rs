@@ -349,7 +349,7 @@ fn resume_app(
         let app = &master.cx.apps[ix];
         let settings = app.generations.get(&generation).unwrap_or_else(|| app.settings());
         let way = Way { config: &settings.config, slot, generation, tail: false, heard: false };
-        master.output.adopt(id, &way, &mut inherited.fds);
+        master.output.adopt(&master.cx.system, id, &way, &mut inherited.fds);
     }
     Ok(actions)
 }

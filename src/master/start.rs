@@ -380,8 +380,8 @@ impl<S: System> Master<S> {
             log::info!("stopped");
         }
         self.cx.deployment.finished = true;
-        self.hooks.finish();
-        self.output.finish();
+        self.hooks.finish(&self.cx.system);
+        self.output.finish(&self.cx.system);
         last_words::finish(&mut self.cx);
         self.control.waiters.answer_settled(&mut self.cx);
         self.remove_files();

@@ -4,6 +4,7 @@
 mod accounts;
 pub mod argv;
 pub mod attributes;
+pub mod background;
 pub mod beneath;
 pub mod bpf;
 pub mod cgroup;

@@ -24,6 +24,47 @@ pub struct FdFlags {
     pub close_on_exec: bool,
 }
 
+/// A thread that waits in bind(2), by its arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    pub tid: i32,
+    pub fd: RawFd,
+    /// Place and length of the address in its memory.
+    pub address: u64,
+    pub length: u32,
+}
+
+/// What a look at such a thread shows.
+#[derive(Debug)]
+pub struct Seen {
+    /// The process of the thread.
+    pub process: i32,
+    pub kind: SocketKind,
+    pub flags: FdFlags,
+    /// The bytes of the address; empty where the socket is of another kind.
+    pub address: io::Result<Vec<u8>>,
+    /// A copy of the socket, where we may have one.
+    pub socket: Option<OwnedFd>,
+}
+
+/// Looks at a thread that waits in bind(2).
+pub fn look(caller: Caller) -> Seen {
+    let Caller { tid, fd, address, length } = caller;
+    let kind = socket_kind(tid, fd).unwrap_or(SocketKind::Other);
+    let mut seen = Seen {
+        process: process_of(tid).unwrap_or(tid),
+        kind,
+        flags: fd_flags(tid, fd).unwrap_or(FdFlags { nonblocking: false, close_on_exec: true }),
+        address: Ok(Vec::new()),
+        socket: None,
+    };
+    if kind != SocketKind::Other {
+        seen.address = read_memory(tid, address, usize::try_from(length).unwrap_or(usize::MAX));
+        seen.socket = copy_fd(tid, fd).ok();
+    }
+    seen
+}
+
 /// Reads up to [`ADDRESS_BYTES_MAX`] bytes of the memory of a thread's process.
 ///
 /// # Errors

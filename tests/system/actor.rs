@@ -16,6 +16,8 @@ const STACK_BYTES: usize = 4 * 1024 * 1024;
 
 /// The payload of the panic that ends a killed process.
 struct Killed;
+/// The same of a process that executes another binary.
+struct Executed;
 
 /// What a process does until its next turn.
 #[derive(Clone, Debug)]
@@ -30,6 +32,8 @@ pub(crate) enum Until {
     },
     /// It has ended: with an exit code, killed (`None`), or by a panic of its own.
     Ended(Option<u8>),
+    /// It executes another binary.
+    Executed,
     Panicked(String),
 }
 
@@ -62,6 +66,7 @@ impl Actor {
             let end = match panic::catch_unwind(AssertUnwindSafe(|| run(baton))) {
                 Ok(code) => Until::Ended(Some(code)),
                 Err(payload) if payload.is::<Killed>() => Until::Ended(None),
+                Err(payload) if payload.is::<Executed>() => Until::Executed,
                 Err(payload) => Until::Panicked(text_of(payload.as_ref())),
             };
             // The driver is gone only when the world is over.
@@ -77,7 +82,7 @@ impl Actor {
             Ok(until) if sent => until,
             _ => Until::Panicked("its thread is gone".to_owned()),
         };
-        if matches!(self.until, Until::Ended(_) | Until::Panicked(_)) {
+        if matches!(self.until, Until::Ended(_) | Until::Executed | Until::Panicked(_)) {
             self.go = None;
             if let Some(thread) = self.thread.take() {
                 // It has told its end already.
@@ -156,6 +161,11 @@ impl Me {
         state.faults.bug.is_some_and(|bug| shows(bug, &mut state.random))
     }
 
+    /// Executes another binary: what this one has ends, and another one begins with what is in the world's `exec`.
+    pub(crate) fn execute(&self) -> ! {
+        panic::panic_any(Executed)
+    }
+
     /// Waits for its next turn.
     pub(crate) fn wait(&self, until: Until) {
         if std::thread::panicking() {
@@ -178,10 +188,18 @@ fn text_of(payload: &(dyn Any + Send)) -> String {
 pub(crate) fn hook_panics() {
     let usual = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        if !info.payload().is::<Killed>() {
+        if !info.payload().is::<Killed>() && !info.payload().is::<Executed>() {
             usual(info);
         }
     }));
+}
+
+/// Does this for a process: what is logged meanwhile is its own.
+pub(crate) fn speaking_for<T>(world: &World, pid: i32, act: impl FnOnce() -> T) -> T {
+    let before = OWN.with(|own| own.borrow_mut().replace((world.clone(), pid)));
+    let done = act();
+    OWN.with(|own| *own.borrow_mut() = before);
+    done
 }
 
 /// Lines that keeper and master log go into the story of their world.

@@ -1,5 +1,5 @@
 //! Worlds that failed once, written out: a seed means another world when the plans change. Each is named for what broke.
-use crate::client::Style;
+use crate::client::{Style, Target};
 use crate::plan::{BEGIN_US, Deed, Order, Plan};
 use clusterd::os::signal;
 
@@ -34,7 +34,7 @@ fn dies_in_failing_reload(seed: u64) -> Plan {
         plan.clients.push(Order {
             name,
             at_us: BEGIN_US + 2 * SECOND_US + SECOND_US / 4 + name * SECOND_US / 2,
-            to: plan.address,
+            to: Target::Tcp(plan.address),
             requests: 1,
             pause_us: 0,
             style: Style::Usual,

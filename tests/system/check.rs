@@ -25,6 +25,8 @@ pub(crate) enum Reason {
     ReturnedToTheDead,
     /// A worker that left closed the connection at rest.
     ClosedAtRest,
+    /// A client had stopped the app.
+    AppStopped,
     /// Nobody had read its request when the deployment was stopped.
     AfterTheStop,
     /// A worker had taken the connection and did not say so.
@@ -51,7 +53,7 @@ fn any_death(state: &State, from_us: u64, to_us: u64, fits: impl Fn(&Death) -> b
 fn reason(state: &State, client: &Client) -> Option<Reason> {
     let (since_us, end_us) = (client.since_us(), client.ended_us());
     let readers = state.reads.get(&client.last_request()).cloned().unwrap_or_default();
-    match client.local().and_then(|local| state.let_go.get(&local)) {
+    match client.local().and_then(|local| state.let_go.get(local)) {
         Some(LetGo::Died) => return Some(Reason::HeldByTheDead),
         Some(LetGo::Closed) if client.has_been_served() && readers.is_empty() => return Some(Reason::ClosedAtRest),
         Some(LetGo::Mute) => return Some(Reason::TakenByTheMute),
@@ -65,6 +67,9 @@ fn reason(state: &State, client: &Client) -> Option<Reason> {
     }
     if state.stopped_us.is_some_and(|at_us| at_us <= end_us) {
         return Some(Reason::AfterTheStop);
+    }
+    if state.commands.has_stopped(since_us, end_us) {
+        return Some(Reason::AppStopped);
     }
     let was_stranded = state.counts.happened.contains_key(told::STRANDED);
     // Who is stopped takes nothing from its socket, and nobody else can.
@@ -93,6 +98,9 @@ pub(crate) fn clients(state: &mut State, clients: &[Client]) {
     for client in clients {
         match client.fortune {
             Fortune::Served | Fortune::Left => {}
+            Fortune::Refused if state.commands.has_stopped(client.since_us(), client.ended_us()) => {
+                *state.counts.reasons.entry(Reason::AppStopped).or_default() += 1;
+            }
             Fortune::Refused if state.stopped_us.is_some_and(|at_us| at_us <= client.ended_us()) => {
                 *state.counts.reasons.entry(Reason::AfterTheStop).or_default() += 1;
             }
@@ -103,7 +111,7 @@ pub(crate) fn clients(state: &mut State, clients: &[Client]) {
                 Some(reason) => *state.counts.reasons.entry(reason).or_default() += 1,
                 None => {
                     let readers = state.reads.get(&client.last_request()).cloned().unwrap_or_default();
-                    let let_go = client.local().and_then(|local| state.let_go.get(&local).copied());
+                    let let_go = client.local().and_then(|local| state.let_go.get(local).copied());
                     let (name, fortune, request) = (client.name, client.fortune, client.last_request());
                     state.violated(format!(
                         "client {name} is {fortune:?} without a reason: {request:?} was read by {readers:?}, let go: {let_go:?}"

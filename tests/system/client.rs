@@ -1,13 +1,26 @@
 //! Clients: each connects, asks, and notes what becomes of it.
+use crate::server;
 use crate::world::State;
 use clusterd::os::{fdpass, process};
+use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// A client that gets no answer for so long hangs.
 const PATIENCE_US: u64 = 90_000_000;
+
+/// A client whom the queue has no room for tries again after this time, in microseconds.
+const AGAIN_US: u64 = 10_000;
+
+/// Where an app listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
 
 /// What became of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,11 +55,13 @@ pub(crate) enum Style {
 pub(crate) struct Client {
     pub(crate) name: u64,
     pub(crate) at_us: u64,
-    to: SocketAddr,
+    to: Target,
     from: Option<IpAddr>,
     style: Style,
-    socket: Option<TcpStream>,
-    local: Option<SocketAddr>,
+    socket: Option<Socket>,
+    local: Option<String>,
+    /// Connections so far.
+    connections: u64,
     /// Requests that are left, and the pause between two.
     requests: u64,
     pause_us: u64,
@@ -62,7 +77,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(name: u64, at_us: u64, to: SocketAddr, requests: u64, pause_us: u64) -> Client {
+    pub(crate) fn new(name: u64, at_us: u64, to: Target, requests: u64, pause_us: u64) -> Client {
         Client {
             name,
             at_us,
@@ -71,6 +86,7 @@ impl Client {
             style: Style::Usual,
             socket: None,
             local: None,
+            connections: 0,
             requests: requests.max(1),
             pause_us,
             is_kept: requests > 1,
@@ -114,8 +130,8 @@ impl Client {
     }
 
     /// Its address, once it is connected.
-    pub(crate) fn local(&self) -> Option<SocketAddr> {
-        self.local
+    pub(crate) fn local(&self) -> Option<&str> {
+        self.local.as_deref()
     }
 
     pub(crate) fn since_us(&self) -> u64 {
@@ -147,21 +163,41 @@ impl Client {
     }
 
     fn connect(&mut self) -> io::Result<()> {
-        let socket = socket2::Socket::new(socket2::Domain::for_address(self.to), socket2::Type::STREAM, None)?;
-        if let Some(from) = self.from {
-            socket.bind(&SocketAddr::new(from, 0).into())?;
-        }
-        // On the loopback this ends at once: with a connection, or refused.
-        socket.connect(&self.to.into())?;
+        self.connections += 1;
+        let socket = match &self.to {
+            Target::Tcp(to) => {
+                let socket = Socket::new(Domain::for_address(*to), Type::STREAM, None)?;
+                if let Some(from) = self.from {
+                    socket.bind(&SocketAddr::new(from, 0).into())?;
+                }
+                // On the loopback this ends at once: with a connection, or refused.
+                socket.connect(&(*to).into())?;
+                socket
+            }
+            Target::Unix(path) => {
+                let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+                // A name, by which its connection is known.
+                let name = format!("\0client-{}-{}-{}", std::process::id(), self.name, self.connections);
+                socket.bind(&SockAddr::unix(name)?)?;
+                socket.set_nonblocking(true)?;
+                socket.connect(&SockAddr::unix(path)?)?;
+                socket
+            }
+        };
         socket.set_nonblocking(true)?;
-        let socket = TcpStream::from(socket);
-        self.local = socket.local_addr().ok();
+        self.local = socket.local_addr().ok().and_then(|address| server::name(&address));
         self.socket = Some(socket);
         Ok(())
     }
 
     fn ask(&mut self, state: &mut State) {
-        if self.socket.is_none() && self.connect().is_err() {
+        if self.socket.is_none()
+            && let Err(error) = self.connect()
+        {
+            if error.kind() == io::ErrorKind::WouldBlock {
+                self.at_us = state.now_us + AGAIN_US;
+                return state.count("clients that found a full queue");
+            }
             return self.end(Fortune::Refused, state);
         }
         let Some(socket) = &self.socket else { return };
@@ -173,7 +209,7 @@ impl Client {
         let sent = if line.is_empty() { Ok(0) } else { fdpass::send_with_fd(socket.as_fd(), line.as_bytes(), None) };
         match self.style {
             Style::Silent(us) | Style::Half(us) => self.leaves_us = Some(state.now_us + us),
-            Style::HalfClose => drop(socket.shutdown(std::net::Shutdown::Write)),
+            Style::HalfClose => drop(socket.shutdown(Shutdown::Write)),
             Style::Usual | Style::Pool => {}
         }
         match sent {
@@ -228,7 +264,7 @@ impl Client {
     fn leave(&mut self, state: &mut State) {
         if let (Style::Half(_), Some(socket)) = (self.style, &self.socket) {
             // Its end is a reset then.
-            let set = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
+            let set = socket.set_linger(Some(Duration::ZERO));
             state.count(if set.is_ok() { "clients reset" } else { "clients closed" });
         } else {
             state.count("clients left in silence");

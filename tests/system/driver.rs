@@ -1,21 +1,24 @@
 //! Decides who runs next: one process, client or event of the plan at a time, chosen by the seed among those that can. When nobody
 //! can, the clock goes on to the next date.
-use crate::actor::{Actor, Me, Until};
+use crate::actor::{self, Actor, Me, Until};
 use crate::check;
 use crate::client::{Client, Fortune};
+use crate::commands;
 use crate::deeds;
+use crate::errors::Lack;
 use crate::faults::Scarcity;
 use crate::keeper::KeeperSystem;
 use crate::master::MasterSystem;
 use crate::plan::{Deed, Plan};
 use crate::program::{self, Program};
 use crate::told;
-use crate::world::{LetGo, Newborn, World};
-use clusterd::os::signal;
+use crate::world::{Exec, LetGo, Newborn, State, World};
+use clusterd::os::background::Wait;
+use clusterd::os::{process, signal};
 use clusterd::{cli, keeper, master};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 
 /// The name of the first client of a burst.
@@ -24,6 +27,8 @@ const BURST_NAMES_FIRST: u64 = 100_000;
 const TURNS_MAX: u64 = 400_000;
 /// What is left when the keeper was killed ends within this time.
 const ORPHANS_US_MAX: u64 = 3_000_000;
+/// Calls in a hundred that fail at the most, where any call may.
+const ANY_ERROR_PERCENT_MAX: u64 = 8;
 /// Simulated seconds that a stop may take.
 const STOP_US_MAX: u64 = 120_000_000;
 
@@ -33,6 +38,10 @@ enum Who {
     Thread(i32),
     Worker(i32),
     Client(usize),
+    /// Work of a thread of a master, by its place.
+    Errand(usize),
+    /// A loop beside a master's, by its number.
+    Loop(u64),
     Deed,
 }
 
@@ -104,6 +113,7 @@ impl Driver {
             let chosen = self.world.state().random.next() as usize % able.len();
             last = Some(able[chosen]);
             self.turn_of(able[chosen]);
+            commands::take_answers(&mut self.world.state());
         }
         self.end();
     }
@@ -150,7 +160,10 @@ impl Driver {
             if self.world.state().processes.get(&pid).is_none_or(|process| process.ended.is_some()) {
                 continue;
             }
-            if program == b"clusterd" {
+            if program == program::CHECK {
+                let check = program::Check::new(&mut self.world.state());
+                self.workers.insert(pid, Box::new(check));
+            } else if program == b"clusterd" {
                 self.start_master(pid, args);
             } else {
                 self.start_worker(pid);
@@ -160,6 +173,12 @@ impl Driver {
     }
 
     fn start_master(&mut self, pid: i32, args: Vec<Vec<u8>>) {
+        let broken = std::fs::File::open(commands::BROKEN_BINARY).ok();
+        let broken = broken.and_then(|file| process::file_identity(file.as_fd()).ok());
+        let binary = self.world.state().processes.get(&pid).and_then(|own| own.binary);
+        if broken.is_some() && broken == binary {
+            return self.world.state().ended(pid, program::exited(1));
+        }
         self.world.state().counts.masters += 1;
         let argv: Vec<OsString> = args.into_iter().map(OsString::from_vec).collect();
         let world = self.world.clone();
@@ -212,7 +231,7 @@ impl Driver {
                         watched.extend(read.iter().map(|fd| (who, *fd, false)));
                         watched.extend(write.iter().map(|fd| (who, *fd, true)));
                     }
-                    Until::Ended(_) | Until::Panicked(_) => {}
+                    Until::Ended(_) | Until::Executed | Until::Panicked(_) => {}
                 }
             } else if let Some(program) = self.workers.get(pid) {
                 let (wants, who) = (program.wants(now_us), Who::Worker(*pid));
@@ -233,6 +252,15 @@ impl Driver {
                 watched.push((Who::Client(n), fd, false));
             }
         }
+        for (n, errand) in state.errands.iter().enumerate() {
+            if is_due(Some(errand.at_us)) && is_going(&state, errand.pid) {
+                able.push(Who::Errand(n));
+            }
+        }
+        for beside in state.loops.iter().filter(|beside| is_going(&state, beside.pid)) {
+            let files = beside.work.iter().flat_map(|work| work.files());
+            watched.extend(files.map(|file| (Who::Loop(beside.number), file.as_raw_fd(), false)));
+        }
         if is_due(self.plan.deeds.get(self.next_deed).map(|(at_us, _)| *at_us)) {
             able.push(Who::Deed);
         }
@@ -250,6 +278,7 @@ impl Driver {
         let mut state = self.world.state();
         let mut dates: Vec<u64> = self.clients.iter().filter_map(Client::due_us).collect();
         dates.extend(self.plan.deeds.get(self.next_deed).map(|(at_us, _)| *at_us));
+        dates.extend(state.errands.iter().filter(|errand| is_going(&state, errand.pid)).map(|errand| errand.at_us));
         for (pid, actor) in &self.threads {
             if let Until::Ready { at_us: Some(at_us), .. } = &actor.until
                 && state.processes.get(pid).is_some_and(|process| !process.stopped)
@@ -281,6 +310,12 @@ impl Driver {
                 }
             }
             Who::Client(n) => self.clients[n].step(&mut self.world.state()),
+            Who::Errand(n) => {
+                let errand = self.world.state().errands.remove(n);
+                // What it logs locks the state.
+                actor::speaking_for(&self.world, errand.pid, errand.work);
+            }
+            Who::Loop(number) => self.turn_of_loop(number),
             Who::Deed => {
                 if let Some((_, deed)) = self.plan.deeds.get(self.next_deed).cloned() {
                     self.next_deed += 1;
@@ -290,11 +325,28 @@ impl Driver {
         }
     }
 
+    fn turn_of_loop(&mut self, number: u64) {
+        let place = |state: &State| state.loops.iter().position(|beside| beside.number == number);
+        let mut state = self.world.state();
+        let Some(at) = place(&state) else { return };
+        let (pid, Some(mut work)) = (state.loops[at].pid, state.loops[at].work.take()) else { return };
+        drop(state);
+        let goes_on = actor::speaking_for(&self.world, pid, || work.turn(Wait::No));
+        let mut state = self.world.state();
+        if let Some(at) = place(&state) {
+            match goes_on {
+                true => state.loops[at].work = Some(work),
+                false => drop(state.loops.remove(at)),
+            }
+        }
+    }
+
     fn turn_of_thread(&mut self, pid: i32) {
         let Some(actor) = self.threads.get_mut(&pid) else { return };
         actor.turn();
         let status = match &actor.until {
             Until::Later | Until::Ready { .. } => return,
+            Until::Executed => return self.execute(pid),
             Until::Ended(Some(code)) => i32::from(*code) << 8,
             Until::Ended(None) => crate::world::SIGKILL,
             Until::Panicked(text) => {
@@ -311,6 +363,23 @@ impl Driver {
         self.world.state().ended(pid, status);
         if pid == self.keeper {
             self.ended = Some(code);
+        }
+    }
+
+    /// The keeper goes on as another binary.
+    fn execute(&mut self, pid: i32) {
+        self.threads.remove(&pid);
+        let Some(Exec { args, files }) = self.world.state().exec.take() else { return };
+        let files = files.into_iter().filter_map(|(number, file)| Some((number, under(number, file)?))).collect();
+        let args: Vec<OsString> = args.into_iter().skip(1).map(OsString::from_vec).collect();
+        let world = self.world.clone();
+        let started = Actor::start("keeper", move |baton| {
+            let system = KeeperSystem::new(Me::new(world, pid, baton)).with_inherited(files);
+            u8::from(keeper::resume_on(system, args) != std::process::ExitCode::SUCCESS)
+        });
+        match started {
+            Ok(actor) => drop(self.threads.insert(pid, actor)),
+            Err(error) => self.world.state().violated(format!("no thread: {error}")),
         }
     }
 
@@ -344,11 +413,12 @@ impl Driver {
                 }
             }
             Deed::ContinueWorker(pid) => {
-                state.tell("plan", &format!("lets worker {pid} go on"));
+                state.tell("plan", &format!("lets {pid} go on"));
                 state.signal(*pid, signal::CONT);
             }
             Deed::Lack(lack, length_us) => {
-                let (end_us, percent) = (state.now_us + length_us, state.random.between(1, 100));
+                let most = if *lack == Lack::Anything { ANY_ERROR_PERCENT_MAX } else { 100 };
+                let (end_us, percent) = (state.now_us + length_us, state.random.between(1, most));
                 state.tell("plan", &format!("{percent} % of calls lack {lack:?} for {} ms", length_us / 1_000));
                 state.faults.scarcity = Some(Scarcity { lack: *lack, end_us, percent });
             }
@@ -358,12 +428,23 @@ impl Driver {
                     // Above the names of the plan, whatever was left out of it.
                     let name = BURST_NAMES_FIRST + self.bursts;
                     self.bursts += 1;
-                    self.clients.push(Client::new(name, state.now_us, self.plan.address, 1, 0));
+                    self.clients.push(Client::new(name, state.now_us, self.plan.target.clone(), 1, 0));
                 }
             }
             Deed::Configure(text) => deeds::configure(&mut state, &self.plan, text),
             Deed::Attack(count) => deeds::attack(&mut state, *count),
+            Deed::Command(command) => commands::give(&mut state, command),
             Deed::StopMaster => deeds::stop_masters(&mut state),
+            Deed::PauseMaster(us) => {
+                let masters: Vec<i32> = self.threads.keys().copied().filter(|pid| *pid != self.keeper).collect();
+                self.pause(&mut state, &masters, *us);
+            }
+            Deed::PauseKeeper(us) => self.pause(&mut state, &[self.keeper], *us),
+            Deed::SetClock(seconds) => {
+                state.tell("plan", &format!("sets the wall clock by {seconds} s"));
+                state.wall_s += seconds;
+                state.count("clocks set");
+            }
             Deed::KillKeeper => deeds::kill_keeper(&mut state, self.keeper),
             Deed::Signal(signal) => {
                 state.tell("plan", &format!("sends signal {signal} to the keeper"));
@@ -394,6 +475,16 @@ impl Driver {
         }
     }
 
+    /// SIGSTOP for these processes, and SIGCONT some time later.
+    fn pause(&mut self, state: &mut State, pids: &[i32], us: u64) {
+        for pid in pids {
+            state.tell("plan", &format!("stops {pid} for {} ms", us / 1_000));
+            state.signal(*pid, signal::STOP);
+            state.count("masters and keepers stopped for a while");
+            self.insert_deed(state.now_us + us, Deed::ContinueWorker(*pid));
+        }
+    }
+
     fn insert_deed(&mut self, at_us: u64, deed: Deed) {
         let place = self.plan.deeds.partition_point(|(at, _)| *at <= at_us).max(self.next_deed);
         self.plan.deeds.insert(place, (at_us, deed));
@@ -409,11 +500,29 @@ impl Driver {
         // Their connections have ended with the world.
         self.clients.iter_mut().for_each(|client| client.step(&mut state));
         let code = if self.plan.kills_keeper { None } else { Some(0) };
+        commands::check_ended(&mut state);
         check::processes(&mut state, self.ended, code);
         if !self.plan.kills_keeper {
             check::clients(&mut state, &self.clients);
         }
     }
+}
+
+/// Whether a process runs, and is not stopped.
+fn is_going(state: &State, pid: i32) -> bool {
+    state.processes.get(&pid).is_some_and(|process| !process.stopped && process.ended.is_none())
+}
+
+/// The file under this number, which nobody has any more. `None`: somebody has it, which no world expects.
+fn under(number: RawFd, file: OwnedFd) -> Option<OwnedFd> {
+    if file.as_raw_fd() == number {
+        return Some(file);
+    }
+    // SAFETY: touches no memory; the new fd is ours.
+    let copy = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, number) };
+    // SAFETY: as above.
+    let copy = (copy >= 0).then(|| unsafe { OwnedFd::from_raw_fd(copy) })?;
+    (copy.as_raw_fd() == number).then_some(copy)
 }
 
 /// Those of which a file is ready. Nothing runs meanwhile that could close one.

@@ -1,14 +1,7 @@
 //! What goes wrong in the system calls of keeper and master, and when.
 use crate::bugs::Bug;
+use crate::errors::{self, Lack};
 use crate::random::Random;
-
-const EAGAIN: i32 = 11;
-const ENOMEM: i32 = 12;
-const ENFILE: i32 = 23;
-const EMFILE: i32 = 24;
-const ENOSPC: i32 = 28;
-const ENOBUFS: i32 = 105;
-const ETOOMANYREFS: i32 = 109;
 
 /// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,16 +13,6 @@ pub(crate) enum Fate {
     Killed,
     /// The call fails with this errno.
     Fails(i32),
-}
-
-/// What a machine can be short of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lack {
-    /// Numbers for open files in one process, or files in all.
-    Files,
-    Memory,
-    /// Room for files in flight between processes (SCM_RIGHTS).
-    Flight,
 }
 
 /// A time in which calls fail.
@@ -49,6 +32,8 @@ pub(crate) struct Faults {
     /// The master's calls of which the one that brings this to zero is its last.
     pub(crate) kill_master_after: Option<u64>,
     pub(crate) scarcity: Option<Scarcity>,
+    /// Reads and writes in a hundred that end early.
+    pub(crate) short_percent: u64,
     /// A fault of the program that is put in.
     pub(crate) bug: Option<Bug>,
     /// No faults from now on.
@@ -56,6 +41,14 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
+    /// How many of these bytes a read or a write takes.
+    pub(crate) fn part(&self, random: &mut Random, bytes: usize) -> usize {
+        match bytes > 1 && !self.over && self.short_percent > 0 && random.percent(self.short_percent) {
+            true => random.between(1, bytes as u64 - 1) as usize,
+            false => bytes,
+        }
+    }
+
     /// What becomes of the next call.
     pub(crate) fn next(&mut self, random: &mut Random, now_us: u64, is_master: bool, name: &'static str) -> Fate {
         if self.over {
@@ -71,26 +64,13 @@ impl Faults {
         if let Some(scarcity) = self.scarcity {
             if now_us >= scarcity.end_us {
                 self.scarcity = None;
-            } else if let Some(errno) = errno_of(scarcity.lack, name).filter(|_| random.percent(scarcity.percent)) {
-                return Fate::Fails(errno);
+            } else {
+                let errnos = errors::of(scarcity.lack, name);
+                if !errnos.is_empty() && random.percent(scarcity.percent) {
+                    return Fate::Fails(errnos[random.next() as usize % errnos.len()]);
+                }
             }
         }
         if random.next() % 1_000 < self.pauses_per_thousand { Fate::Pauses } else { Fate::Passes }
-    }
-}
-
-/// How a call fails for want of that; `None`: it does not need it.
-fn errno_of(lack: Lack, name: &str) -> Option<i32> {
-    match (lack, name) {
-        (Lack::Files, "accept4" | "memfd_create" | "socketpair" | "pipe2" | "socket" | "open" | "epoll_create") => {
-            Some(EMFILE)
-        }
-        (Lack::Files, "bind") => Some(ENFILE),
-        (Lack::Memory, "accept4" | "memfd_create" | "epoll_ctl") => Some(ENOMEM),
-        (Lack::Memory, "fork" | "clone") => Some(EAGAIN),
-        (Lack::Memory, "sendmsg") => Some(ENOBUFS),
-        (Lack::Memory, "mkdir") => Some(ENOSPC),
-        (Lack::Flight, "sendmsg with files") => Some(ETOOMANYREFS),
-        _ => None,
     }
 }

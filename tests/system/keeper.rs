@@ -1,17 +1,21 @@
 //! The system under the keeper: files and packets are the real ones, processes, signals and time those of the world.
 use crate::actor::{Me, Until};
 use crate::bugs::Bug;
-use crate::world::{Newborn, Process};
+use crate::intercepted;
+use crate::program;
+use crate::world::{Exec, Newborn, Process};
+use clusterd::keeper::KEEPER_CHECK_ARGV0;
 use clusterd::keeper::system::{Interest, Linux, System};
 use clusterd::os::connection;
 use clusterd::os::packet::Packet;
-use clusterd::os::process::FileLimit;
+use clusterd::os::process::{self, FileLimit};
 use clusterd::os::signal::Caught;
 use clusterd::os::spawn::{Failure, Plan, Program, Report, Started, Step};
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 const ESRCH: i32 = 3;
 
@@ -19,11 +23,19 @@ const ESRCH: i32 = 3;
 pub(crate) struct KeeperSystem {
     me: Me,
     linux: Linux,
+    /// What stays open over an exec.
+    kept: RefCell<BTreeSet<RawFd>>,
+    /// What the binary before this one left, under its numbers.
+    inherited: RefCell<BTreeMap<RawFd, OwnedFd>>,
 }
 
 impl KeeperSystem {
     pub(crate) fn new(me: Me) -> KeeperSystem {
-        KeeperSystem { me, linux: Linux::default() }
+        KeeperSystem { me, linux: Linux::default(), kept: RefCell::default(), inherited: RefCell::default() }
+    }
+
+    pub(crate) fn with_inherited(self, files: BTreeMap<RawFd, OwnedFd>) -> KeeperSystem {
+        KeeperSystem { inherited: RefCell::new(files), ..self }
     }
 
     fn signalled(&self, name: &'static str, found: impl FnOnce(&mut crate::world::State) -> bool) -> io::Result<()> {
@@ -75,15 +87,20 @@ impl System for KeeperSystem {
     }
 
     fn close_on_exec_from(&self, _first: RawFd) -> io::Result<()> {
-        self.me.call("close_range")
+        self.me.call("close_range")?;
+        self.kept.borrow_mut().clear();
+        Ok(())
     }
 
-    fn keep_over_exec(&self, _fd: &OwnedFd) -> io::Result<()> {
-        self.me.call("fcntl")
+    fn keep_over_exec(&self, fd: &OwnedFd) -> io::Result<()> {
+        self.me.call("fcntl")?;
+        self.kept.borrow_mut().insert(fd.as_raw_fd());
+        Ok(())
     }
 
-    fn take_inherited(&self, _number: RawFd) -> io::Result<OwnedFd> {
-        Err(io::ErrorKind::NotFound.into())
+    fn take_inherited(&self, number: RawFd) -> io::Result<OwnedFd> {
+        self.me.call("fcntl")?;
+        self.inherited.borrow_mut().remove(&number).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn close(&self, fd: OwnedFd) {
@@ -93,8 +110,8 @@ impl System for KeeperSystem {
         }
     }
 
-    fn is_open(&self, _number: RawFd) -> bool {
-        false
+    fn is_open(&self, number: RawFd) -> bool {
+        self.inherited.borrow().contains_key(&number)
     }
 
     fn number(&self, fd: &OwnedFd) -> RawFd {
@@ -179,10 +196,17 @@ impl System for KeeperSystem {
         let (report, report_write) = clusterd::os::pipe::pair().map_err(failed)?;
         let program = match plan.program {
             Program::Path(path) => path.to_vec(),
+            Program::Fd(_) if plan.args.first().is_some_and(|arg| arg == KEEPER_CHECK_ARGV0.as_bytes()) => {
+                program::CHECK.to_vec()
+            }
             Program::Fd(_) => b"clusterd".to_vec(),
         };
+        let binary = match plan.program {
+            Program::Path(_) => None,
+            Program::Fd(fd) => process::file_identity(fd.as_fd()).ok(),
+        };
         let name = plan.args.first().map(|arg| String::from_utf8_lossy(arg).into_owned()).unwrap_or_default();
-        let mut files = std::collections::BTreeMap::new();
+        let mut files = BTreeMap::new();
         for (fd, number) in plan.fds {
             files.insert(*number, fd.try_clone().map_err(failed)?);
         }
@@ -192,10 +216,14 @@ impl System for KeeperSystem {
             let _ = self.kill_group(pid, crate::world::SIGKILL);
         }
         let mut state = self.me.world.state();
+        let link = plan.intercept.as_ref().and_then(|wanted| files.remove(&wanted.socket));
+        let filter = link.and_then(|link| intercepted::install(&mut state, &link));
         let pid = state.add_process(&name, self.me.pid);
         if let Some(process) = state.processes.get_mut(&pid) {
             process.files = files;
             process.env = plan.env.to_vec();
+            process.binary = binary;
+            process.filter = filter;
             if plan.listen_pid {
                 process.env.push(format!("LISTEN_PID={pid}").into_bytes());
             }
@@ -210,8 +238,29 @@ impl System for KeeperSystem {
         self.linux.report(report)
     }
 
-    fn replace(&self, _program: &OwnedFd, _args: &[Vec<u8>], _env: &[Vec<u8>]) -> io::Error {
-        io::ErrorKind::Unsupported.into()
+    fn replace(&self, program: &OwnedFd, args: &[Vec<u8>], _env: &[Vec<u8>]) -> io::Error {
+        if let Err(error) = self.me.call("execve") {
+            return error;
+        }
+        let mut files = BTreeMap::new();
+        for number in self.kept.borrow().iter() {
+            // SAFETY: what is kept over an exec is open until then.
+            match unsafe { BorrowedFd::borrow_raw(*number) }.try_clone_to_owned() {
+                Ok(copy) => drop(files.insert(*number, copy)),
+                Err(error) => return error,
+            }
+        }
+        // What this one has not taken over from the one before it is open as it was.
+        files.append(&mut self.inherited.borrow_mut());
+        let mut state = self.me.world.state();
+        state.tell("keeper", "executes another binary");
+        state.count("keepers that executed another binary");
+        if let Some(own) = state.processes.get_mut(&self.me.pid) {
+            own.binary = process::file_identity(program.as_fd()).ok();
+        }
+        state.exec = Some(Exec { args: args.to_vec(), files });
+        drop(state);
+        self.me.execute()
     }
 
     fn children(&self) -> Vec<i32> {
@@ -230,8 +279,9 @@ impl System for KeeperSystem {
         })
     }
 
-    fn read_memory(&self, _tid: i32, _address: u64, _bytes: usize) -> io::Result<Vec<u8>> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn read_memory(&self, tid: i32, _address: u64, _bytes: usize) -> io::Result<Vec<u8>> {
+        self.me.call("process_vm_readv")?;
+        self.me.world.state().intercepted.memory(tid)
     }
 
     fn copy_untouched(&self, pid: i32, most: usize) -> io::Result<Vec<OwnedFd>> {

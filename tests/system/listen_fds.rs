@@ -5,7 +5,6 @@ use crate::server::Server;
 use crate::world::{SIGTERM, State};
 use clusterd::os::notify;
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 /// Who leaves closes a connection without a request after this time, in microseconds.
@@ -111,11 +110,11 @@ impl Program for ListenFds {
         if self.phase == Phase::Leaving {
             self.server.close_idle(state);
         }
-        self.server.show(state, pid, &self.listeners);
+        self.server.show(state, pid, &self.listeners, true);
         (self.phase == Phase::Leaving && self.server.connections.is_empty()).then(|| exited(0))
     }
 
-    fn holds(&self) -> Vec<SocketAddr> {
+    fn holds(&self) -> Vec<String> {
         self.server.holds()
     }
 

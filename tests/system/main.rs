@@ -10,9 +10,13 @@ mod bugs;
 mod cases;
 mod check;
 mod client;
+mod commands;
 mod deeds;
+mod determinism;
 mod driver;
+mod errors;
 mod faults;
+mod intercepted;
 mod keeper;
 mod listen_fds;
 mod manner;
@@ -26,7 +30,9 @@ mod random;
 mod runner;
 mod server;
 mod settings;
+mod sockets;
 mod told;
+mod trouble;
 mod world;
 
 use bugs::Bug;
@@ -66,6 +72,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let Some(part) = number(PART).or(number("SYSTEM_SEED").map(|_| 0)) else { return in_parts() };
+    determinism::stay_on_one_cpu(part);
     actor::hook_panics();
     log::set_logger(&actor::StoryLog).unwrap();
     log::set_max_level(log::LevelFilter::Info);

@@ -1,44 +1,46 @@
 //! The system under a master: sockets, files and epoll are the real ones, processes, users and time those of the world.
 use crate::actor::{Me, Until};
-use crate::bugs::{self, Bug};
+use crate::bugs::Bug;
+use crate::intercepted;
 use crate::listen_fds;
-use crate::random::Random;
+use crate::sockets::{Socket, WorldEpoll, call, part};
 use crate::world::{Hand, Process};
+use clusterd::api::CallSender;
+use clusterd::api::server::Server;
 use clusterd::home::Home;
 use clusterd::ids::WorkerId;
-use clusterd::keeper::link::KeeperSocket;
 use clusterd::keeper::protocol::Credentials;
 use clusterd::logs::LogPath;
-use clusterd::master::metrics_folders::Names;
-use clusterd::master::system::{Epoll, Interest, Linux, Readiness, System};
+use clusterd::master::metrics_folders::{self, Names, Work};
+use clusterd::master::system::{Linux, System};
+use clusterd::os::background::Background;
 use clusterd::os::connection::{self, Connection};
 use clusterd::os::container::Container;
 use clusterd::os::cpu::CpuCount;
-use clusterd::os::fdpass::Received;
 use clusterd::os::guard::Parcel;
 use clusterd::os::listen::{Access, LocalAddress, SocketFile};
 use clusterd::os::loopback::{Half, Made};
 use clusterd::os::notify::{self, Datagram};
 use clusterd::os::other_end::OtherEnd;
-use clusterd::os::packet::{self, Packet};
 use clusterd::os::procfs::{ConnectionTable, Holder};
 use clusterd::os::reuseport::AcceptQueue;
 use clusterd::os::seccomp::{Answer, Call, Sent};
-use clusterd::os::tracee::Wishes;
+use clusterd::os::tracee::{Caller, Seen, Wishes};
 use clusterd::os::user::{Account, UserError};
 use clusterd::reuseport::group::Kernel;
-use clusterd::worker::node::channel::{ChannelSocket, Wire};
-use std::cell::{Cell, RefCell};
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
 
 /// The number of a master's connection to the keeper.
 const KEEPER_FD: RawFd = 3;
+/// Pause between two looks whether a thread is done, in microseconds.
+const AWAIT_LOOK_US: u64 = 1_000;
 /// CPUs of the machine.
 const CPUS: u32 = 2;
 
@@ -47,176 +49,6 @@ const CPUS: u32 = 2;
 pub(crate) struct MasterSystem {
     me: Option<Me>,
     linux: Linux,
-}
-
-/// A socket of the master whose calls are those of a simulated process.
-#[derive(Debug)]
-pub(crate) struct Socket {
-    me: Option<Me>,
-    fd: OwnedFd,
-    /// Packets that a fault holds back, each until so many others have been sent.
-    delayed: RefCell<VecDeque<(usize, Vec<u8>)>>,
-    /// A packet was received in this turn.
-    has_received: Cell<bool>,
-}
-
-impl Socket {
-    fn new(me: Option<Me>, fd: OwnedFd) -> Socket {
-        Socket { me, fd, delayed: RefCell::default(), has_received: Cell::new(false) }
-    }
-
-    fn has_bug(&self, shows: impl FnOnce(Bug, &mut Random) -> bool) -> bool {
-        self.me.as_ref().is_some_and(|me| me.has_bug(shows))
-    }
-}
-
-fn call(me: Option<&Me>, name: &'static str) -> io::Result<()> {
-    me.map_or(Ok(()), |me| me.call(name))
-}
-
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-impl From<Socket> for OwnedFd {
-    fn from(socket: Socket) -> OwnedFd {
-        socket.fd
-    }
-}
-
-impl KeeperSocket for Socket {
-    fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        call(self.me.as_ref(), if fds.is_empty() { "sendmsg" } else { "sendmsg with files" })?;
-        if self.has_bug(|bug, random| bug.loses(random, bytes)) {
-            return Ok(());
-        }
-        if self.has_bug(|bug, _| bug.delays(bytes)) {
-            self.delayed.borrow_mut().push_back((bugs::NOTE_DELAY, bytes.to_vec()));
-            return Ok(());
-        }
-        packet::send(self.fd.as_fd(), bytes, fds)?;
-        let mut delayed = self.delayed.borrow_mut();
-        delayed.iter_mut().for_each(|(left, _)| *left = left.saturating_sub(1));
-        while delayed.front().is_some_and(|(left, _)| *left == 0) {
-            let Some((_, packet)) = delayed.pop_front() else { break };
-            packet::send(self.fd.as_fd(), &packet, &[])?;
-        }
-        Ok(())
-    }
-
-    fn receive(&self, buffer: &mut [u8], fds: &mut VecDeque<OwnedFd>) -> io::Result<Packet> {
-        call(self.me.as_ref(), "recvmsg")?;
-        if self.has_received.replace(false) && self.has_bug(|bug, _| bug == Bug::StarvedBudget) {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let packet = packet::receive(&self.fd, buffer, fds)?;
-        self.has_received.set(true);
-        if let (Packet::Whole(length), Some(me)) = (&packet, &self.me) {
-            let mut lost = None;
-            me.has_bug(|bug, random| {
-                lost = bug.loses_notice(random, &buffer[..*length]);
-                lost.is_some()
-            });
-            if let Some(instead) = lost {
-                packet::send(self.fd.as_fd(), &instead, &[])?;
-                return KeeperSocket::receive(self, buffer, fds);
-            }
-        }
-        Ok(packet)
-    }
-
-    fn wait_readable(&self, ms: u64) -> io::Result<u64> {
-        call(self.me.as_ref(), "poll")?;
-        let Some(me) = &self.me else { return Ok(0) };
-        let end_us = me.world.now_us() + ms * 1_000;
-        me.wait(Until::Ready { read: vec![self.fd.as_raw_fd()], write: Vec::new(), at_us: Some(end_us) });
-        Ok(end_us.saturating_sub(me.world.now_us()) / 1_000)
-    }
-
-    fn file_with(&self, name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
-        call(self.me.as_ref(), "memfd_create")?;
-        KeeperSocket::file_with(&self.fd, name, bytes)
-    }
-}
-
-impl Wire for Socket {
-    type Passed = OwnedFd;
-
-    fn send(&self, bytes: &[u8], passed: Option<&OwnedFd>) -> io::Result<usize> {
-        call(self.me.as_ref(), if passed.is_none() { "sendmsg" } else { "sendmsg with files" })?;
-        Wire::send(&self.fd, bytes, passed)
-    }
-
-    fn receive(&self, into: &mut [u8], passed: &mut VecDeque<OwnedFd>) -> io::Result<Received> {
-        call(self.me.as_ref(), "recvmsg")?;
-        Wire::receive(&self.fd, into, passed)
-    }
-}
-
-impl ChannelSocket for Socket {
-    fn unread_by_peer(&self) -> usize {
-        self.fd.unread_by_peer()
-    }
-
-    fn send_lent(&self, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<usize> {
-        call(self.me.as_ref(), if fd.is_none() { "sendmsg" } else { "sendmsg with files" })?;
-        self.fd.send_lent(bytes, fd)
-    }
-}
-
-/// A real epoll that waits in the time of the world.
-pub(crate) struct WorldEpoll {
-    me: Option<Me>,
-    real: <Linux as System>::Epoll,
-}
-
-impl Epoll for WorldEpoll {
-    fn add(&self, fd: BorrowedFd<'_>, token: usize, interest: Interest) -> io::Result<()> {
-        call(self.me.as_ref(), "epoll_ctl")?;
-        self.real.add(fd, token, interest)
-    }
-
-    fn change(&self, fd: BorrowedFd<'_>, token: usize, interest: Interest) -> io::Result<()> {
-        call(self.me.as_ref(), "epoll_ctl")?;
-        self.real.change(fd, token, interest)
-    }
-
-    fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        call(self.me.as_ref(), "epoll_ctl")?;
-        self.real.remove(fd)
-    }
-
-    fn add_set(&self, inner: &WorldEpoll, token: usize) -> io::Result<()> {
-        call(self.me.as_ref(), "epoll_ctl")?;
-        self.real.add_set(&inner.real, token)
-    }
-
-    fn remove_set(&self, inner: &WorldEpoll) -> io::Result<()> {
-        call(self.me.as_ref(), "epoll_ctl")?;
-        self.real.remove_set(&inner.real)
-    }
-
-    fn waker(&self, token: usize) -> io::Result<Arc<dyn Fn() + Send + Sync>> {
-        self.real.waker(token)
-    }
-
-    fn wait(&mut self, timeout_ms: u64, mut take: impl FnMut(Readiness)) -> io::Result<()> {
-        call(self.me.as_ref(), "epoll_wait")?;
-        if timeout_ms > 0
-            && let Some(me) = &self.me
-        {
-            let at_us = Some(me.world.now_us() + timeout_ms * 1_000);
-            me.wait(Until::Ready { read: vec![self.real.number()], write: Vec::new(), at_us });
-        }
-        let me = self.me.clone();
-        self.real.wait(0, |event| {
-            if !me.as_ref().is_some_and(|me| me.has_bug(Bug::loses_edge)) {
-                take(event);
-            }
-        })
-    }
 }
 
 impl MasterSystem {
@@ -238,7 +70,7 @@ impl MasterSystem {
         let state = self.me.as_ref()?.world.state();
         let process = state.processes.get(&pid).filter(|process| process.ended.is_none())?;
         let files = process.files.iter().filter_map(|(n, fd)| Some((*n, connection::inode(fd.as_fd())?)));
-        let used = process.connections.keys().chain(&process.waits_at).map(|inode| (RawFd::MAX, *inode));
+        let used = process.connections.keys().chain(&process.listens).map(|inode| (RawFd::MAX, *inode));
         Some(files.chain(used).collect())
     }
 
@@ -254,6 +86,12 @@ impl MasterSystem {
             change(hand);
         }
     }
+}
+
+/// What is done while somebody waits for it is done at once.
+fn at_once(_name: &'static str, _stack_bytes: usize, work: Work) -> io::Result<()> {
+    work();
+    Ok(())
 }
 
 impl Kernel for MasterSystem {}
@@ -289,6 +127,12 @@ impl System for MasterSystem {
 
     fn own_pid(&self) -> i32 {
         self.me.as_ref().map_or(0, |me| me.pid)
+    }
+
+    fn own_binary(&self) -> Option<(u64, u64)> {
+        self.step("stat");
+        let me = self.me.as_ref()?;
+        me.world.state().processes.get(&me.pid).and_then(|own| own.binary)
     }
 
     fn keeper_pid(&self) -> i32 {
@@ -342,8 +186,106 @@ impl System for MasterSystem {
         work: impl FnOnce() + Send + 'static,
     ) -> io::Result<()> {
         self.call("clone")?;
-        work();
+        if let Some(me) = &self.me {
+            me.world.state().add_errand(me.pid, Box::new(work));
+        }
         Ok(())
+    }
+
+    fn in_background(&self, _name: &'static str, _stack_bytes: usize, work: impl Background) -> io::Result<()> {
+        self.call("clone")?;
+        if let Some(me) = &self.me {
+            me.world.state().add_loop(me.pid, Box::new(work));
+        }
+        Ok(())
+    }
+
+    fn serve_control(&self, socket: UnixListener, calls: CallSender) -> io::Result<Server> {
+        self.call("clone")?;
+        if let Some(me) = &self.me {
+            me.world.state().controls.insert(me.pid, (socket, calls));
+        }
+        Ok(Server::elsewhere())
+    }
+
+    fn await_background(&self, word: &Receiver<()>, ms: u64) {
+        let Some(me) = &self.me else { return };
+        let end_us = me.world.now_us() + ms * 1_000;
+        while matches!(word.try_recv(), Err(TryRecvError::Empty)) && me.world.now_us() < end_us {
+            let at_us = Some(me.world.now_us() + AWAIT_LOOK_US);
+            me.wait(Until::Ready { read: Vec::new(), write: Vec::new(), at_us });
+            if std::thread::panicking() {
+                return;
+            }
+        }
+    }
+
+    fn look_at_caller(&self, caller: Caller, _: usize, tell: impl FnOnce(Seen) + Send + 'static) -> io::Result<()> {
+        self.call("clone")?;
+        if let Some(me) = &self.me {
+            let world = me.world.clone();
+            let look = move || {
+                let seen = intercepted::look(&mut world.state(), caller);
+                tell(seen);
+            };
+            me.world.state().add_errand(me.pid, Box::new(look));
+        }
+        Ok(())
+    }
+
+    fn next_call(&self, filter: BorrowedFd<'_>) -> io::Result<Option<Call>> {
+        self.call("ioctl")?;
+        self.me.as_ref().map_or(Ok(None), |me| me.world.state().intercepted.next(filter))
+    }
+
+    fn is_call_waiting(&self, _filter: BorrowedFd<'_>, call: u64) -> bool {
+        self.step("ioctl");
+        self.me.as_ref().is_some_and(|me| me.world.state().intercepted.is_waiting(call))
+    }
+
+    fn answer_call(&self, _filter: BorrowedFd<'_>, call: u64, answer: Answer) -> io::Result<()> {
+        self.call("ioctl")?;
+        self.me.as_ref().map_or(Ok(()), |me| me.world.state().intercepted.answer(call, answer))
+    }
+
+    fn replace_fd(
+        &self,
+        _filter: BorrowedFd<'_>,
+        call: u64,
+        number: i32,
+        file: BorrowedFd<'_>,
+        _close_on_exec: bool,
+    ) -> io::Result<()> {
+        self.call("ioctl")?;
+        let copy = file.try_clone_to_owned()?;
+        let Some(me) = &self.me else { return Ok(()) };
+        let mut state = me.world.state();
+        let pid = state.intercepted.caller(call)?;
+        if let Some(process) = state.processes.get_mut(&pid) {
+            process.files.insert(number, copy);
+        }
+        Ok(())
+    }
+
+    fn socket_inode(&self, tid: i32, number: i32) -> Option<u64> {
+        self.step("stat");
+        self.living(tid, |process| process.files.get(&number).and_then(|file| connection::inode(file.as_fd())))?
+    }
+
+    fn metrics_folder(
+        &self,
+        who: Option<&Credentials>,
+        home: Option<&Home>,
+        names: &Names,
+        generation: u32,
+    ) -> io::Result<PathBuf> {
+        self.call("mkdir")?;
+        metrics_folders::make(who, home, names, generation, at_once)
+    }
+
+    fn remove_metrics_folders(&self, who: Option<&Credentials>, home: Option<&Home>, names: &Names) {
+        self.step("unlink");
+        metrics_folders::remove_all(who, home, names, at_once);
     }
 
     fn as_user<T: Send + 'static>(
@@ -360,7 +302,7 @@ impl System for MasterSystem {
 
     fn epoll(&self) -> io::Result<WorldEpoll> {
         self.call("epoll_create")?;
-        Ok(WorldEpoll { me: self.me.clone(), real: self.linux.epoll()? })
+        Ok(WorldEpoll::new(self.me.clone(), self.linux.epoll()?))
     }
 
     fn nap(&self, us: u64) {
@@ -484,6 +426,25 @@ impl System for MasterSystem {
         Ok(received.map(|found| Datagram { pid: listen_fds::sender(&buffer[..found.bytes]), ..found }))
     }
 
+    fn write(&self, socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+        self.call("sendmsg")?;
+        self.linux.write(socket, &bytes[..part(self.me.as_ref(), bytes.len())])
+    }
+
+    fn read_now(&self, socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        self.call("read")?;
+        let most = part(self.me.as_ref(), buffer.len());
+        self.linux.read_now(socket, &mut buffer[..most])
+    }
+
+    fn local_time(&self) -> jiff::ZonedDateTime {
+        let us = self.me.as_ref().map_or(0, |me| {
+            let state = me.world.state();
+            state.wall_s * 1_000_000 + state.now_us as i64
+        });
+        jiff::Timestamp::from_microsecond(us).unwrap_or_default().to_zoned_datetime(jiff::tz::TimeZone::UTC)
+    }
+
     fn memory_bytes(&self, pid: i32) -> Option<u64> {
         self.living(pid, |process| process.memory_bytes)
     }
@@ -504,7 +465,6 @@ impl System for MasterSystem {
         "lstat" fn real_path(&self, path: &Path) -> io::Result<PathBuf>;
         "unlink" fn remove_file(&self, path: &Path) -> io::Result<()>;
         "open" fn preload_file(&self, uid: u32, home: Option<&Home>) -> io::Result<String>;
-        "mkdir" fn metrics_folder(&self, who: Option<&Credentials>, home: Option<&Home>, names: &Names, generation: u32) -> io::Result<PathBuf>;
         "fstat" fn file_identity(&self, fd: BorrowedFd<'_>) -> io::Result<(u64, u64)>;
         "open" fn check_log_file(&self, path: &LogPath) -> io::Result<()>;
         "rename" fn rotate_own_log(&self, path: &Path, bytes_max: u64) -> io::Result<()>;
@@ -536,31 +496,23 @@ impl System for MasterSystem {
         "getsockname" fn other_end(&self, client: BorrowedFd<'_>) -> io::Result<OtherEnd>;
         "socket" fn begin_loopback(&self) -> io::Result<Half>;
         "accept4" fn finish_loopback(&self, half: Half) -> io::Result<Made>;
-        "sendmsg" fn write(&self, socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize>;
-        "read" fn read_now(&self, socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<usize>>;
         "bind" fn bind_notify(&self, path: &Path, owner: u32) -> io::Result<OwnedFd>;
         "bind" fn bind_notify_abstract(&self) -> io::Result<OwnedFd>;
         "getsockname" fn notify_address(&self, socket: BorrowedFd<'_>) -> io::Result<String>;
         "mkdir" fn prepare_notify_folder(&self, path: &Path) -> io::Result<()>;
         "recvmsg" fn peek_filter(&self, socket: BorrowedFd<'_>) -> io::Result<Option<Sent>>;
-        "ioctl" fn next_call(&self, filter: BorrowedFd<'_>) -> io::Result<Option<Call>>;
-        "ioctl" fn answer_call(&self, filter: BorrowedFd<'_>, call: u64, answer: Answer) -> io::Result<()>;
-        "ioctl" fn replace_fd(&self, filter: BorrowedFd<'_>, call: u64, number: i32, file: BorrowedFd<'_>, close_on_exec: bool) -> io::Result<()>;
         "connect" fn connect_path(&self, path: &Path) -> io::Result<OwnedFd>;
         "listen" fn set_backlog(&self, socket: BorrowedFd<'_>, backlog: i32) -> io::Result<()>;
     }
 
     sure! {
-        "gettimeofday" fn local_time(&self) -> jiff::ZonedDateTime;
         "getuid" fn own_uid(&self) -> u32;
-        "stat" fn own_binary(&self) -> Option<(u64, u64)>;
         "open" fn account(&self, uid: u32) -> Account;
         "open" fn credentials(&self, user: Option<&str>, group: Option<&str>) -> Result<Option<Credentials>, UserError>;
         "open" fn user_id(&self, name: &str) -> Result<u32, UserError>;
         "open" fn group_id(&self, name: &str) -> Result<u32, UserError>;
         "stat" fn is_folder(&self, path: &Path) -> bool;
         "stat" fn home_mark(&self, home: &Home) -> Option<u64>;
-        "unlink" fn remove_metrics_folders(&self, who: Option<&Credentials>, home: Option<&Home>, names: &Names);
         "getsockopt" fn is_datagram(&self, socket: BorrowedFd<'_>) -> bool;
         "getsockopt" fn is_listening(&self, socket: BorrowedFd<'_>) -> bool;
         "connect" fn refuses_clients(&self, socket: BorrowedFd<'_>) -> bool;
@@ -570,13 +522,11 @@ impl System for MasterSystem {
         "getsockopt" fn connection(&self, socket: BorrowedFd<'_>) -> Option<Connection>;
         "getpeername" fn peer(&self, socket: BorrowedFd<'_>) -> Option<IpAddr>;
         "fstat" fn inode(&self, fd: BorrowedFd<'_>) -> Option<u64>;
-        "ioctl" fn is_call_waiting(&self, filter: BorrowedFd<'_>, call: u64) -> bool;
         "getsockopt" fn is_socket(&self, fd: BorrowedFd<'_>) -> bool;
         "poll" fn is_hung_up(&self, fd: BorrowedFd<'_>) -> bool;
         "poll" fn is_readable(&self, fd: BorrowedFd<'_>) -> bool;
         "setsockopt" fn copy_options(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>);
         "getsockopt" fn socket_wishes(&self, socket: BorrowedFd<'_>) -> Wishes;
-        "stat" fn socket_inode(&self, tid: i32, number: i32) -> Option<u64>;
         "recvmsg" fn has_connections(&self, ports: &[u16], paths: &[String]) -> bool;
         "recvmsg" fn connections(&self, ports: &[u16], paths: &[String]) -> Option<ConnectionTable>;
         "getrlimit" fn hard_limit(&self, resource: i32) -> Option<u64>;

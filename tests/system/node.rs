@@ -7,7 +7,6 @@ use crate::world::{LetGo, SIGTERM, State};
 use clusterd::os::fdpass;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Bytes of one read.
@@ -40,6 +39,8 @@ struct Line {
 pub(crate) struct Node {
     pub(super) manner: Manner,
     pub(super) port: u16,
+    /// Where it listens instead.
+    path: Option<String>,
     phase: Phase,
     born_us: u64,
     channel: OwnedFd,
@@ -67,6 +68,27 @@ pub(crate) struct Node {
     dies: Option<u8>,
 }
 
+/// An address as Node tells it.
+struct Address<'a> {
+    path: Option<&'a str>,
+    port: u16,
+}
+
+impl Address<'_> {
+    fn of(port: u16, path: Option<&str>) -> Address<'_> {
+        Address { path, port }
+    }
+
+    /// The message with it.
+    fn with(&self, mut message: Value) -> Value {
+        (message["address"], message["port"], message["addressType"]) = match self.path {
+            Some(path) => (path.into(), (-1).into(), (-1).into()),
+            None => (Value::Null, self.port.into(), 4.into()),
+        };
+        message
+    }
+}
+
 /// The state of the preload.
 #[derive(Default)]
 struct Preload {
@@ -79,7 +101,13 @@ struct Preload {
 }
 
 impl Node {
-    pub(crate) fn new(manner: Manner, port: u16, channel: OwnedFd, has_preload: bool, now_us: u64) -> Node {
+    pub(crate) fn new(
+        manner: Manner,
+        (port, path): (u16, Option<String>),
+        channel: OwnedFd,
+        has_preload: bool,
+        now_us: u64,
+    ) -> Node {
         let phase = Phase::Starting { at_us: now_us + manner.start_us };
         let server = Server {
             answer_us: manner.answer_us,
@@ -90,6 +118,7 @@ impl Node {
         Node {
             manner,
             port,
+            path,
             phase,
             born_us: now_us,
             channel,
@@ -200,8 +229,8 @@ impl Node {
     }
 
     pub(super) fn query(&mut self, port: u16, index: u32) -> bool {
-        let query = json!({ "address": null, "port": port, "addressType": 4, "fd": null, "index": index, "flags": 0, "data": null });
-        self.act("queryServer", query)
+        let address = Address::of(port, self.path.as_deref().filter(|_| port == self.port));
+        self.act("queryServer", address.with(json!({ "fd": null, "index": index, "flags": 0, "data": null })))
     }
 
     /// Reads the channel. `None`: it is closed.
@@ -259,7 +288,8 @@ impl Node {
             self.key = message["key"].clone();
             self.phase = Phase::Listening;
             self.begin_quirk(state);
-            return self.act("listening", json!({ "address": null, "port": self.port, "addressType": 4 }));
+            let address = Address::of(self.port, self.path.as_deref());
+            return self.act("listening", address.with(json!({})));
         }
         if message["cmd"] == "NODE_HANDLE_ACK" || message["cmd"] == "NODE_HANDLE_NACK" {
             return self.acknowledged();
@@ -289,7 +319,8 @@ impl Node {
             Quirk::Mute(count) if self.handed <= count && taken.is_some() => {
                 if let Some(socket) = taken {
                     self.server.add(socket, state.now_us);
-                    state.let_go(self.server.connections.last().and_then(|connection| connection.peer), LetGo::Mute);
+                    let peer = self.server.connections.last().and_then(|connection| connection.peer.clone());
+                    state.let_go(peer, LetGo::Mute);
                 }
                 return true;
             }
@@ -356,7 +387,7 @@ impl Node {
         while n < connections.len() && (everything || preload.quota > 0) {
             if connections[n].can_move() {
                 let connection = connections.remove(n);
-                state.let_go(connection.peer, LetGo::Returned);
+                state.let_go(connection.peer.clone(), LetGo::Returned);
                 given.push(connection.socket);
                 state.counts.moved += 1;
                 preload.quota = preload.quota.saturating_sub(1);
@@ -410,7 +441,7 @@ impl Node {
                     return None;
                 }
                 if self.manner.quirk == Quirk::ListensElsewhere {
-                    self.port = 0;
+                    (self.port, self.path) = (0, None);
                 }
                 let asked = self.query(self.port, 0);
                 self.phase = Phase::Asking { seq: self.seq };
@@ -456,7 +487,7 @@ impl Node {
             return Some(exited(code));
         }
         if self.frozen_until_us > state.now_us {
-            self.server.show(state, pid, &[]);
+            self.server.show(state, pid, self.listener.as_slice(), false);
             return None;
         }
         if let Some(listener) = &self.listener {
@@ -470,7 +501,7 @@ impl Node {
         if let Some(code) = self.dies {
             return Some(exited(code));
         }
-        self.server.show(state, pid, self.listener.as_slice());
+        self.server.show(state, pid, self.listener.as_slice(), true);
         let leaves = self.phase == Phase::Leaving && self.server.connections.is_empty();
         let is_done = leaves && self.behind_handle.is_none() && self.outbox.is_empty();
         (is_done || !is_open).then(|| exited(0))
@@ -528,7 +559,7 @@ impl Program for Node {
         self.live(state, pid)
     }
 
-    fn holds(&self) -> Vec<SocketAddr> {
+    fn holds(&self) -> Vec<String> {
         let unsent = self.outbox.iter().filter_map(|line| line.handle.as_ref());
         let waiting = self.behind_handle.iter().flatten().filter_map(|(_, handle)| handle.as_ref());
         let given = unsent.chain(waiting).filter_map(server::peer);

@@ -1,8 +1,11 @@
 //! What happens in a world, chosen by its seed: the deployment, its clients, and what is done to it when.
-use crate::client::{Client, Style};
-use crate::faults::{Faults, Lack};
+use crate::client::{Client, Style, Target};
+use crate::commands::{self, Command};
+use crate::errors::Lack;
+use crate::faults::Faults;
 use crate::random::Random;
 use crate::settings::{self, Folder};
+use crate::trouble;
 use clusterd::os::signal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -16,6 +19,8 @@ pub(crate) const CALM_US: u64 = 40_000_000;
 
 /// Deeds that `Plan::busier` adds.
 const DEEDS_MORE: u64 = 12;
+/// The variable of a release that does not work.
+pub(crate) const BAD_RELEASE: &str = "SIM_BAD";
 /// Distinguishes the random choices of `Plan::busier` from those of the plan.
 const BUSIER: u64 = 0xb0b5;
 
@@ -39,8 +44,15 @@ pub(crate) enum Deed {
     Configure(String),
     /// So many datagrams to each notify socket.
     Attack(u64),
+    /// A client of the control API gives this command.
+    Command(Command),
     /// SIGSTOP for the master.
     StopMaster,
+    /// The same, and SIGCONT after so many microseconds.
+    PauseMaster(u64),
+    PauseKeeper(u64),
+    /// The wall clock goes so many seconds forward, or back.
+    SetClock(i64),
     KillKeeper,
     /// No faults from now on.
     Calm,
@@ -71,7 +83,7 @@ impl Deed {
 pub(crate) struct Order {
     pub(crate) name: u64,
     pub(crate) at_us: u64,
-    pub(crate) to: SocketAddr,
+    pub(crate) to: Target,
     pub(crate) requests: u64,
     pub(crate) pause_us: u64,
     pub(crate) style: Style,
@@ -81,7 +93,7 @@ pub(crate) struct Order {
 
 impl Order {
     pub(crate) fn client(&self) -> Client {
-        Client::new(self.name, self.at_us, self.to, self.requests, self.pause_us).with(self.style, self.from)
+        Client::new(self.name, self.at_us, self.to.clone(), self.requests, self.pause_us).with(self.style, self.from)
     }
 }
 
@@ -89,6 +101,8 @@ impl Order {
 pub(crate) struct Plan {
     pub(crate) args: Vec<String>,
     pub(crate) address: SocketAddr,
+    /// Where bursts of clients come to.
+    pub(crate) target: Target,
     /// The least and the most.
     pub(crate) workers_at_end: (usize, usize),
     /// Starts of workers in a hundred that fail.
@@ -160,7 +174,7 @@ impl Plan {
             Order {
                 name,
                 at_us: BEGIN_US + random.between(1_500_000, end_us),
-                to: address,
+                to: Target::Tcp(address),
                 requests: if is_kept { random.between(2, 20) } else { 1 },
                 pause_us: random.between(1_000, 500_000),
                 style: Style::Usual,
@@ -180,6 +194,7 @@ impl Plan {
         let mut plan = Plan {
             args,
             address,
+            target: Target::Tcp(address),
             workers_at_end: (workers, workers),
             bad_starts_percent: 0,
             quirks_percent: 0,
@@ -195,6 +210,8 @@ impl Plan {
             faults,
         };
         settings::vary(&mut plan, seed);
+        trouble::vary(&mut plan, seed);
+        commands::vary(&mut plan, seed);
         plan
     }
 
@@ -214,17 +231,46 @@ impl Plan {
             kills_keeper: false,
             stops_early: false,
             stop_signal: signal::TERM,
+            target: Target::Tcp(plan.address),
             ..plan
         }
     }
 
     /// Has a file with this text say what runs.
     pub(crate) fn configure(&mut self, seed: u64, text: &str) {
+        let home = self.home();
         // Another one would remove the folder, which has the same name.
         self.folder = None;
         let folder = Folder::new(seed, text);
-        self.args = ["-c", &folder.file().to_string_lossy(), "--home", "/proc/none"].map(str::to_owned).to_vec();
+        self.args = ["-c", &folder.file().to_string_lossy(), "--home", &home].map(str::to_owned).to_vec();
         self.folder = Some(Arc::new(folder));
+    }
+
+    /// Whether its file has a release at some time that does not work, or cannot be read.
+    pub(crate) fn has_bad_release(&self) -> bool {
+        self.deeds.iter().any(|(_, deed)| matches!(deed, Deed::Configure(text) if text.contains(BAD_RELEASE) || !text.contains("[[app]]")))
+    }
+
+    /// Whether the machine is short of something at some time.
+    pub(crate) fn is_ever_short(&self) -> bool {
+        self.deeds.iter().any(|(_, deed)| matches!(deed, Deed::Lack(..)))
+    }
+
+    /// The folder of the control socket.
+    fn home(&self) -> String {
+        let place = self.args.iter().position(|arg| arg == "--home");
+        place.and_then(|n| self.args.get(n + 1)).cloned().unwrap_or_default()
+    }
+
+    /// Has it be where one can be made.
+    pub(crate) fn give_home(&mut self, seed: u64) {
+        let folder = self.folder.get_or_insert_with(|| Arc::new(Folder::new(seed, "")));
+        let home = folder.home().to_string_lossy().into_owned();
+        if let Some(n) = self.args.iter().position(|arg| arg == "--home")
+            && let Some(arg) = self.args.get_mut(n + 1)
+        {
+            *arg = home;
+        }
     }
 
     /// Adds what happens so long after the beginning.

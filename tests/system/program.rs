@@ -1,10 +1,14 @@
 //! What a simulated worker is to the driver, whatever protocol it speaks, and which program a new process runs.
+use crate::intercepted::Binder;
 use crate::listen_fds::{ListenFds, Plain};
 use crate::manner::Manner;
 use crate::node::Node;
-use crate::plan::Plan;
+use crate::plan::{BAD_RELEASE, Plan};
 use crate::world::{Process, State};
+use clusterd::keeper::CAN_BE_KEEPER;
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
 
@@ -20,6 +24,9 @@ pub(crate) struct Wants {
     pub(crate) at_us: Option<u64>,
 }
 
+/// The name of the program that says whether its binary can be the keeper.
+pub(crate) const CHECK: &[u8] = b"check";
+
 /// A program that a worker runs. It never blocks.
 pub(crate) trait Program: Send {
     fn wants(&self, now_us: u64) -> Wants;
@@ -28,7 +35,7 @@ pub(crate) trait Program: Send {
     fn step(&mut self, state: &mut State, pid: i32) -> Option<i32>;
 
     /// The clients whose connections end with it.
-    fn holds(&self) -> Vec<SocketAddr> {
+    fn holds(&self) -> Vec<String> {
         Vec::new()
     }
 
@@ -59,7 +66,7 @@ pub(crate) fn start(state: &mut State, pid: i32, plan: &Plan) -> Option<Box<dyn 
     }
     let process = state.processes.get_mut(&pid)?;
     let value = |name: &str| variable(process, name);
-    if let Some(behaviour) = value("SIM_BAD") {
+    if let Some(behaviour) = value(BAD_RELEASE) {
         manner.is_bad(&behaviour);
     }
     let channel = value("NODE_CHANNEL_FD").and_then(|number| number.parse::<RawFd>().ok());
@@ -67,13 +74,22 @@ pub(crate) fn start(state: &mut State, pid: i32, plan: &Plan) -> Option<Box<dyn 
     let port = value("PORT").and_then(|port| port.parse().ok()).unwrap_or(plan.address.port());
     let (pid_meant, count) = (value("LISTEN_PID"), value("LISTEN_FDS").and_then(|count| count.parse::<RawFd>().ok()));
     let notify = value("NOTIFY_SOCKET").map(OsString::from);
+    let path = value("SIM_PATH");
     if let Some(number) = channel {
         let Some(channel) = process.files.remove(&number) else {
             state.violated(format!("worker {pid} has no channel"));
             return None;
         };
         manner.choose_quirk(state, plan, Manner::any_of_node);
-        return Some(Box::new(Node::new(manner, port, channel, has_preload, now_us)));
+        return Some(Box::new(Node::new(manner, (port, path), channel, has_preload, now_us)));
+    }
+    let is_bound = value("SIM_BIND").and_then(|address| address.parse::<SocketAddr>().ok());
+    if let Some(address) = is_bound.filter(|_| process.filter.is_some()) {
+        let more = state.random.percent(20).then(|| SocketAddr::new(address.ip(), address.port() + 1));
+        let says_ready = plan.must_say_ready || state.random.percent(50);
+        manner.choose_quirk(state, plan, Manner::any_of_others);
+        let addresses = [address].into_iter().chain(more);
+        return Some(Box::new(Binder::new(manner, addresses, notify.filter(|_| says_ready), now_us)));
     }
     let Some(count) = count else {
         manner.choose_quirk(state, plan, Manner::any_of_others);
@@ -91,4 +107,43 @@ pub(crate) fn start(state: &mut State, pid: i32, plan: &Plan) -> Option<Box<dyn 
     let says_ready = plan.must_say_ready || state.random.percent(50);
     manner.choose_quirk(state, plan, Manner::any_of_others);
     Some(Box::new(ListenFds::new(manner, listeners, notify.filter(|_| says_ready), now_us)))
+}
+
+/// A binary that says whether it can be the keeper.
+pub(crate) struct Check {
+    ends_us: u64,
+}
+
+/// The number of its standard output.
+const STDOUT: RawFd = 1;
+
+impl Check {
+    pub(crate) fn new(state: &mut State) -> Check {
+        // Some take too long.
+        let most = if state.random.percent(10) { 9_000_000 } else { 100_000 };
+        Check { ends_us: state.now_us + state.random.between(1_000, most) }
+    }
+}
+
+impl Program for Check {
+    fn wants(&self, _now_us: u64) -> Wants {
+        Wants { at_us: Some(self.ends_us), ..Wants::default() }
+    }
+
+    fn step(&mut self, state: &mut State, pid: i32) -> Option<i32> {
+        if self.ends_us > state.now_us {
+            return None;
+        }
+        let can = state.random.percent(80);
+        let said =
+            if can { format!("{CAN_BE_KEEPER} of version 9") } else { "clusterd keeper: not this one".to_owned() };
+        let out = state.processes.get_mut(&pid)?.files.remove(&STDOUT).map(File::from);
+        // The keeper may not listen any more.
+        let _ = out.map(|mut out| out.write_all(said.as_bytes()));
+        Some(exited(u8::from(!can)))
+    }
+
+    fn serves(&self) -> bool {
+        false
+    }
 }

@@ -35,6 +35,11 @@ pub(crate) fn live(seed: u64, mut plan: Plan, bug: Option<Bug>) -> Outcome {
     drop(driver);
     let mut state = world.state();
     state.processes.clear();
+    state.errands.clear();
+    state.loops.clear();
+    state.exec = None;
+    state.controls.clear();
+    state.commands = Default::default();
     let kept = kept_files(&files_before);
     if !kept.is_empty() {
         state.violated(format!("files stay open when everybody has ended: {}", kept.join(", ")));

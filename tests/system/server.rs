@@ -4,7 +4,6 @@ use crate::program::Wants;
 use crate::world::{LetGo, State};
 use clusterd::os::{connection, fdpass, listen, poll, process};
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Connections accepted in one turn of the worker's loop.
@@ -23,7 +22,7 @@ enum End {
 
 pub(crate) struct Connection {
     pub(crate) socket: OwnedFd,
-    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) peer: Option<String>,
     inode: u64,
     /// What was read of a request.
     request: Vec<u8>,
@@ -64,7 +63,8 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn add(&mut self, socket: OwnedFd, now_us: u64) {
-        // A connection does not block, for all its holders; the master made it so.
+        // As Node and others do; one that the master has made is so already, for all its holders.
+        let _ = socket2::SockRef::from(&socket).set_nonblocking(true);
         let peer = peer(&socket);
         let inode = connection::inode(socket.as_fd()).unwrap_or_default();
         let (request, due) = (Vec::new(), VecDeque::new());
@@ -124,7 +124,7 @@ impl Server {
             }
             let connection = self.connections.remove(n);
             if connection.end == Some(End::ByWorker) {
-                state.let_go(connection.peer, LetGo::Closed);
+                state.let_go(connection.peer.clone(), LetGo::Closed);
             }
             if self.keeps_ended {
                 let _ = socket2::SockRef::from(&connection.socket).shutdown(std::net::Shutdown::Both);
@@ -133,12 +133,13 @@ impl Server {
         }
     }
 
-    /// What /proc shows of it: its connections, and that it waits for more.
-    pub(crate) fn show(&self, state: &mut State, pid: i32, listeners: &[OwnedFd]) {
+    /// What /proc shows of it: its connections and listening sockets, and whether it waits for more at these.
+    pub(crate) fn show(&self, state: &mut State, pid: i32, listeners: &[OwnedFd], waits: bool) {
         if let Some(process) = state.processes.get_mut(&pid) {
             let shown = self.connections.iter().map(|connection| (connection.inode, connection.socket.as_raw_fd()));
             process.connections = shown.collect();
-            process.waits_at = listeners.iter().filter_map(|listener| connection::inode(listener.as_fd())).collect();
+            process.listens = listeners.iter().filter_map(|listener| connection::inode(listener.as_fd())).collect();
+            process.waits_at = if waits { process.listens.clone() } else { Default::default() };
         }
     }
 
@@ -150,7 +151,7 @@ impl Server {
     /// Closes connections that rest after an answer.
     pub(crate) fn close_idle(&mut self, state: &mut State) {
         for connection in self.connections.iter().filter(|connection| connection.is_idle()) {
-            state.let_go(connection.peer, LetGo::Closed);
+            state.let_go(connection.peer.clone(), LetGo::Closed);
         }
         self.connections.retain(|connection| !connection.is_idle());
     }
@@ -167,14 +168,20 @@ impl Server {
     }
 
     /// The clients whose connections end with the worker.
-    pub(crate) fn holds(&self) -> Vec<SocketAddr> {
-        self.connections.iter().filter_map(|connection| connection.peer).collect()
+    pub(crate) fn holds(&self) -> Vec<String> {
+        self.connections.iter().filter_map(|connection| connection.peer.clone()).collect()
     }
 }
 
 /// The other end of a connection.
-pub(crate) fn peer(socket: &OwnedFd) -> Option<SocketAddr> {
-    socket2::SockRef::from(socket).peer_addr().ok()?.as_socket()
+pub(crate) fn peer(socket: &OwnedFd) -> Option<String> {
+    name(&socket2::SockRef::from(socket).peer_addr().ok()?)
+}
+
+/// The name of a client's address. A Unix socket without one has none.
+pub(crate) fn name(address: &socket2::SockAddr) -> Option<String> {
+    let inet = address.as_socket().map(|address| address.to_string());
+    inet.or_else(|| Some(String::from_utf8_lossy(address.as_abstract_namespace()?).into_owned()))
 }
 
 fn read(connection: &mut Connection, state: &mut State, pid: i32, answer_us: u64) {

@@ -1,5 +1,5 @@
 //! Worlds with a configuration file: several apps with settings of all kinds, the file's later versions, and signals.
-use crate::client::Style;
+use crate::client::{Style, Target};
 use crate::plan::{BEGIN_US, CALM_US, Deed, LENGTH_US, Order, Plan};
 use crate::random::Random;
 use clusterd::os::signal;
@@ -28,10 +28,18 @@ impl Drop for Folder {
 
 impl Folder {
     pub(crate) fn new(seed: u64, text: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("clusterd-system-{}-{seed}", std::process::id()));
+        let path = Folder::path_of(seed);
         // What is wrong with it shows when the file is written.
         let _ = std::fs::create_dir_all(&path);
         Folder { path, first: text.to_owned() }
+    }
+
+    fn path_of(seed: u64) -> PathBuf {
+        std::env::temp_dir().join(format!("clusterd-system-{}-{seed}", std::process::id()))
+    }
+
+    pub(crate) fn home(&self) -> PathBuf {
+        self.path.join("home")
     }
 
     pub(crate) fn file(&self) -> PathBuf {
@@ -40,6 +48,8 @@ impl Folder {
 
     /// The file as it is when a world begins.
     pub(crate) fn begin(&self) {
+        // Of the world that was here before.
+        let _ = std::fs::remove_dir_all(self.home());
         self.write(&self.first);
     }
 
@@ -57,6 +67,8 @@ struct App {
     name: &'static str,
     protocol: &'static str,
     address: Option<SocketAddr>,
+    /// It listens there instead.
+    path: Option<PathBuf>,
     workers: u64,
     /// More than `workers`, where their number follows the load.
     most: u64,
@@ -70,18 +82,27 @@ struct App {
 }
 
 impl App {
-    fn web(random: &mut Random, address: SocketAddr) -> App {
+    fn web(random: &mut Random, address: SocketAddr, seed: u64) -> App {
+        let path = random.percent(15).then(|| Folder::path_of(seed).join("web.sock"));
         let workers = random.between(1, 4);
-        let protocol = if random.percent(70) { "node" } else { "listen-fds" };
+        let protocol = match random.between(0, 9) {
+            0..=5 => "node",
+            6..=7 => "listen-fds",
+            _ if path.is_none() => "bind",
+            _ => "node",
+        };
         let is_node = protocol == "node";
         let balances: &[&str] =
             if is_node { &["round-robin", "round-robin", "sticky", "shared", "kernel"] } else { &["shared", "kernel"] };
+        // Sockets in the file system have no groups, and their clients no addresses.
+        let balances = if path.is_some() { &["round-robin", "shared"][usize::from(!is_node)..] } else { balances };
         let balance = balances[random.between(0, balances.len() as u64 - 1) as usize];
         let master_accepts = balance == "round-robin" || balance == "sticky";
         let mut app = App {
             name: "web",
             protocol,
             address: Some(address),
+            path,
             workers,
             most: workers,
             spares: 0,
@@ -109,6 +130,10 @@ impl App {
                 "[app.scale]\nby = \"{by}\"\ntarget = {target}\ngrow_after = \"{grow}ms\"\ncooldown = \"{}s\"",
                 random.between(1, 10)
             ));
+        }
+        if random.percent(8) {
+            app.keys.push(format!("cron_restart = \"*/{} * * * * *\"", random.between(5, 50)));
+            app.replaces = true;
         }
         if is_node && random.percent(20) {
             app.keys.push("preload = false".to_owned());
@@ -225,6 +250,7 @@ impl App {
             name,
             protocol,
             address,
+            path: None,
             workers,
             most: workers,
             spares: 0,
@@ -236,6 +262,10 @@ impl App {
         }
     }
 
+    fn target(&self) -> Option<Target> {
+        self.path.clone().map(Target::Unix).or(self.address.map(Target::Tcp))
+    }
+
     /// Its part of the file. `bad`: a release that does not work.
     fn text(&self, workers: u64, bad: Option<&str>) -> String {
         let mut text = format!("[[app]]\nname = \"{}\"\ncommand = [\"/bin/true\"]\n", self.name);
@@ -244,14 +274,19 @@ impl App {
             true => text.push_str(&format!("workers = \"{workers}..{}\"\n", self.most.max(workers))),
             false => text.push_str(&format!("workers = {workers}\n")),
         }
-        if let Some(address) = self.address {
-            text.push_str(&format!("listen = [\"{address}\"]\n"));
+        match self.target() {
+            Some(Target::Tcp(address)) => text.push_str(&format!("listen = [\"{address}\"]\n")),
+            Some(Target::Unix(path)) => text.push_str(&format!("listen = [\"unix:{}\"]\n", path.display())),
+            None => {}
         }
         for key in &self.keys {
             text.push_str(&format!("{key}\n"));
         }
-        if let Some(bad) = bad {
-            text.push_str(&format!("env = {{ SIM_BAD = \"{bad}\" }}\n"));
+        let mut env: Vec<String> = bad.iter().map(|bad| format!("SIM_BAD = \"{bad}\"")).collect();
+        env.extend(self.address.filter(|_| self.protocol == "bind").map(|address| format!("SIM_BIND = \"{address}\"")));
+        env.extend(self.path.iter().map(|path| format!("SIM_PATH = \"{}\"", path.display())));
+        if !env.is_empty() {
+            text.push_str(&format!("env = {{ {} }}\n", env.join(", ")));
         }
         for table in &self.tables {
             text.push_str(&format!("{table}\n"));
@@ -275,7 +310,8 @@ pub(crate) fn vary(plan: &mut Plan, seed: u64) {
     if random.percent(35) {
         plan.quirks_percent = random.between(5, 60);
     }
-    clients(plan, &mut random, &[plan.address], false);
+    let target = plan.target.clone();
+    clients(plan, &mut random, &[target], false);
     if random.percent(60) {
         configure(plan, seed, &mut random);
     }
@@ -299,7 +335,7 @@ fn any_time(random: &mut Random) -> u64 {
 }
 
 /// Clients of all styles.
-fn clients(plan: &mut Plan, random: &mut Random, to: &[SocketAddr], has_sticky: bool) {
+fn clients(plan: &mut Plan, random: &mut Random, to: &[Target], has_sticky: bool) {
     for _ in 0..random.between(0, 30) {
         let style = match random.between(0, 9) {
             0..=3 => Style::Pool,
@@ -312,7 +348,7 @@ fn clients(plan: &mut Plan, random: &mut Random, to: &[SocketAddr], has_sticky: 
             name: plan.clients.len() as u64,
             at_us: BEGIN_US
                 + if random.percent(70) { random.between(300_000, 20_000_000) } else { random.between(0, 35_000_000) },
-            to: to[random.between(0, to.len() as u64 - 1) as usize],
+            to: to[random.between(0, to.len() as u64 - 1) as usize].clone(),
             requests: if style == Style::Pool { random.between(2, 40) } else { 1 },
             pause_us: if random.percent(50) { 0 } else { random.between(1_000, 500_000) },
             style,
@@ -323,7 +359,11 @@ fn clients(plan: &mut Plan, random: &mut Random, to: &[SocketAddr], has_sticky: 
 
 /// Puts a file in the place of the flags.
 fn configure(plan: &mut Plan, seed: u64, random: &mut Random) {
-    let web = App::web(random, plan.address);
+    let web = App::web(random, plan.address, seed);
+    if let Some(target) = web.target().filter(|_| web.path.is_some()) {
+        plan.clients.iter_mut().for_each(|client| client.to = target.clone());
+        plan.target = target;
+    }
     let (has_sticky, replaces, first) = (web.has_sticky, web.replaces, web.workers);
     plan.must_say_ready = web.must_say_ready;
     if web.tables.iter().any(|table| table.contains("memory")) {
@@ -342,7 +382,7 @@ fn configure(plan: &mut Plan, seed: u64, random: &mut Random) {
     let most: u64 = apps.iter().map(|app| app.most + app.spares).sum();
     let extra = if replaces { most } else { 0 };
     plan.workers_at_end = (least as usize, (most + extra) as usize);
-    let targets: Vec<SocketAddr> = apps.iter().filter_map(|app| app.address).collect();
+    let targets: Vec<Target> = apps.iter().filter_map(App::target).collect();
     clients(plan, random, &targets, has_sticky);
     for _ in 0..random.between(0, 3) {
         let at_us = any_time(random);

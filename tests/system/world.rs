@@ -1,26 +1,34 @@
 //! The state of a simulated machine: its clock, its processes, what they have open, and what happened. Files and sockets are real ones of
 //! this process; a simulated process holds them, and they close with it. Who runs next is `driver`'s decision.
 use crate::check::{Death, Reason};
+use crate::commands::Commands;
 use crate::faults::{Fate, Faults};
+use crate::intercepted::Calls;
 use crate::random::Random;
 use crate::told;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Lines of the story that are kept.
 const STORY_LINES_MAX: usize = 4_000;
 /// The pid of the first process. No real process is meant by it.
 const PID_FIRST: i32 = 2_000_000;
+/// The wall clock of a new world: 2026-03-29, on which clocks go forward in Europe.
+const WALL_S: i64 = 1_774_742_400;
 /// Memory of a new process.
 const MEMORY_BYTES: u64 = 50 * 1024 * 1024;
+/// The longest time until a thread has done what it was started for, in microseconds.
+const ERRAND_US_MAX: u64 = 50_000;
 /// Microseconds that a system call takes.
 const CALL_US_MAX: u64 = 4;
 
 pub(crate) const SIGKILL: i32 = libc_signal::KILL;
 pub(crate) const SIGTERM: i32 = libc_signal::TERM;
 
+use clusterd::api::CallSender;
+use clusterd::os::background::Background;
 use clusterd::os::signal as libc_signal;
 
 /// A process of the simulated machine.
@@ -40,14 +48,25 @@ pub(crate) struct Process {
     pub(crate) ended: Option<i32>,
     /// Is killed when its parent ends.
     pub(crate) dies_with_parent: bool,
-    /// Its connections by their inodes, and the inodes of the listening sockets at which it waits.
+    /// Its connections by their inodes, the inodes of its listening sockets, and of those at which it waits.
     pub(crate) connections: BTreeMap<u64, RawFd>,
+    pub(crate) listens: BTreeSet<u64>,
     pub(crate) waits_at: BTreeSet<u64>,
     /// CPU time and memory that it has used.
     pub(crate) cpu_us: u64,
     pub(crate) memory_bytes: u64,
     /// What the guard of this process would send on.
     pub(crate) hand: Option<Hand>,
+    /// Where the calls go that its filter tells of.
+    pub(crate) filter: Option<OwnedFd>,
+    /// Device and inode of its binary, where that is clusterd.
+    pub(crate) binary: Option<(u64, u64)>,
+}
+
+/// What a process that executes another binary leaves to that.
+pub(crate) struct Exec {
+    pub(crate) args: Vec<Vec<u8>>,
+    pub(crate) files: BTreeMap<RawFd, OwnedFd>,
 }
 
 /// What a worker did with a connection of a client, by the client's address.
@@ -77,9 +96,22 @@ pub(crate) struct Hand {
 /// What changes in a world.
 pub(crate) struct State {
     pub(crate) now_us: u64,
+    /// The wall clock when `now_us` was zero, in seconds since 1970.
+    pub(crate) wall_s: i64,
     pub(crate) random: Random,
     pub(crate) processes: BTreeMap<i32, Process>,
     pub(crate) newborn: Vec<Newborn>,
+    /// The keeper executes another binary.
+    pub(crate) exec: Option<Exec>,
+    /// What threads of masters do beside their loops.
+    pub(crate) errands: Vec<Errand>,
+    pub(crate) loops: Vec<Loop>,
+    /// What masters serve the control API with.
+    pub(crate) controls: BTreeMap<i32, (UnixListener, CallSender)>,
+    /// Calls of bind(2) and listen(2).
+    pub(crate) intercepted: Calls,
+    /// Commands of clients.
+    pub(crate) commands: Commands,
     pub(crate) faults: Faults,
     /// System calls of keeper and masters.
     pub(crate) calls: u64,
@@ -93,11 +125,12 @@ pub(crate) struct State {
     pub(crate) deaths: Vec<Death>,
     pub(crate) counts: Counts,
     /// What workers did with connections, by the addresses of the clients.
-    pub(crate) let_go: BTreeMap<SocketAddr, LetGo>,
+    pub(crate) let_go: BTreeMap<String, LetGo>,
     /// When the deployment was told to stop.
     pub(crate) stopped_us: Option<u64>,
     /// Who read each request.
     pub(crate) reads: BTreeMap<String, Vec<i32>>,
+    loops_so_far: u64,
     next_pid: i32,
     /// Pids whose processes the keeper has reaped.
     pub(crate) reaped: BTreeSet<i32>,
@@ -136,6 +169,20 @@ impl std::ops::AddAssign for Counts {
     }
 }
 
+/// Work that a master gave to a thread: it is done as a whole, some time later.
+pub(crate) struct Errand {
+    pub(crate) pid: i32,
+    pub(crate) at_us: u64,
+    pub(crate) work: Box<dyn FnOnce() + Send>,
+}
+
+/// A loop that a master has run beside its own. It is taken out while it has its turn.
+pub(crate) struct Loop {
+    pub(crate) pid: i32,
+    pub(crate) number: u64,
+    pub(crate) work: Option<Box<dyn Background>>,
+}
+
 /// A process that was forked and has not run yet.
 pub(crate) struct Newborn {
     pub(crate) pid: i32,
@@ -159,9 +206,17 @@ impl World {
     pub(crate) fn new(seed: u64, faults: Faults) -> World {
         World(Arc::new(Mutex::new(State {
             now_us: 1_000_000_000,
+            wall_s: WALL_S,
             random: Random::new(seed),
             processes: BTreeMap::new(),
             newborn: Vec::new(),
+            exec: None,
+            errands: Vec::new(),
+            loops: Vec::new(),
+            controls: BTreeMap::new(),
+            intercepted: Calls::default(),
+            commands: Commands::default(),
+            loops_so_far: 0,
             faults,
             calls: 0,
             is_traced: std::env::var_os("SYSTEM_TRACE").is_some(),
@@ -226,7 +281,7 @@ impl State {
     }
 
     /// A worker has let go of a client's connection.
-    pub(crate) fn let_go(&mut self, client: Option<SocketAddr>, how: LetGo) {
+    pub(crate) fn let_go(&mut self, client: Option<String>, how: LetGo) {
         let Some(client) = client else { return };
         let known = self.let_go.entry(client).or_insert(how);
         *known = how.max(*known);
@@ -247,6 +302,22 @@ impl State {
         }
     }
 
+    /// How many of these bytes a read or a write takes.
+    pub(crate) fn part(&mut self, bytes: usize) -> usize {
+        self.faults.part(&mut self.random, bytes)
+    }
+
+    /// A master gives work to a thread.
+    pub(crate) fn add_errand(&mut self, pid: i32, work: Box<dyn FnOnce() + Send>) {
+        let at_us = self.now_us + self.random.between(0, ERRAND_US_MAX);
+        self.errands.push(Errand { pid, at_us, work });
+    }
+
+    pub(crate) fn add_loop(&mut self, pid: i32, work: Box<dyn Background>) {
+        self.loops_so_far += 1;
+        self.loops.push(Loop { pid, number: self.loops_so_far, work: Some(work) });
+    }
+
     /// A new process, which runs nothing yet.
     pub(crate) fn add_process(&mut self, name: &str, parent: i32) -> i32 {
         let pid = self.next_pid;
@@ -263,10 +334,13 @@ impl State {
             ended: None,
             dies_with_parent: true,
             connections: BTreeMap::new(),
+            listens: BTreeSet::new(),
             waits_at: BTreeSet::new(),
             cpu_us: 0,
             memory_bytes: MEMORY_BYTES,
             hand: None,
+            binary: None,
+            filter: None,
         };
         self.processes.insert(pid, process);
         pid
@@ -322,6 +396,12 @@ impl State {
             self.deaths.push(Death { at_us: self.now_us, pid, is_master, in_need, guarded });
         }
         process.files.clear();
+        process.filter = None;
+        self.intercepted.forget(pid);
+        // Its threads end with it.
+        self.errands.retain(|errand| errand.pid != pid);
+        self.loops.retain(|beside| beside.pid != pid);
+        self.controls.remove(&pid);
         let hand = process.hand.take();
         let (parent, name) = (process.parent, process.name.clone());
         self.tell(&format!("pid {pid}"), &format!("({name}) has ended with status {status}"));

@@ -1,7 +1,8 @@
 //! What an intercepted bind(2) asks for, from the caller's memory and `/proc`, on a thread of its own.
 use crate::ids::WorkerId;
-use crate::os::seccomp::Call;
-use crate::os::tracee::{self, FdFlags, SocketKind};
+use crate::master::context::Context;
+use crate::master::system::System;
+use crate::os::tracee::{Caller, FdFlags, Seen, SocketKind};
 use crate::worker::bind::Address;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,14 +11,6 @@ use std::sync::mpsc::SyncSender;
 
 /// Stack of a thread that looks, in bytes.
 const LOOK_STACK_BYTES: usize = 64 * 1024;
-
-/// The arguments of a bind(2).
-pub(super) struct Look {
-    pub(super) call: Call,
-    pub(super) fd: i32,
-    pub(super) address: u64,
-    pub(super) length: u32,
-}
 
 /// What was found.
 pub(super) struct Looked {
@@ -41,61 +34,48 @@ pub(super) struct Looked {
     pub(super) error: Option<io::Error>,
 }
 
-impl Look {
-    /// Looks on a thread; the result goes to `done`, and `wake` is called.
-    ///
-    /// # Errors
-    /// No thread can be started.
-    pub(super) fn begin(
-        self,
-        worker: WorkerId,
-        done: SyncSender<Looked>,
-        wake: Arc<dyn Fn() + Send + Sync>,
-    ) -> io::Result<()> {
-        let thread = std::thread::Builder::new().name("look".to_owned()).stack_size(LOOK_STACK_BYTES);
-        let started = thread.spawn(move || {
-            // The receiver is gone when the master ends.
-            if done.send(self.look(worker)).is_ok() {
-                wake();
-            }
-        });
-        started.map(|_| ())
-    }
-
-    fn look(self, worker: WorkerId) -> Looked {
-        let (tid, fd) = (self.call.tid, self.fd);
-        let flags = tracee::fd_flags(tid, fd).unwrap_or(FdFlags { nonblocking: false, close_on_exec: true });
-        let kind = tracee::socket_kind(tid, fd).unwrap_or(SocketKind::Other);
-        let mut looked = Looked {
-            worker,
-            call: self.call.id,
-            fd,
-            tid,
-            at: self.address,
-            length: self.length,
-            process: tracee::process_of(tid).unwrap_or(tid),
-            address: None,
-            kind,
-            flags,
-            socket: None,
-            error: None,
-        };
-        if kind == SocketKind::Other {
-            return looked;
+/// Looks at the caller of bind(2) on a thread; the result goes to `done`, and the loop is woken.
+///
+/// # Errors
+/// No thread can be started.
+pub(super) fn begin(
+    cx: &Context<impl System>,
+    worker: WorkerId,
+    call: u64,
+    caller: Caller,
+    done: SyncSender<Looked>,
+) -> io::Result<()> {
+    let wake = Arc::clone(&cx.wake);
+    cx.system.look_at_caller(caller, LOOK_STACK_BYTES, move |seen| {
+        // The receiver is gone when the master ends.
+        if done.send(Looked::new(worker, call, caller, seen)).is_ok() {
+            wake();
         }
-        let length = usize::try_from(self.length).unwrap_or(usize::MAX);
-        match tracee::read_memory(tid, self.address, length.min(tracee::ADDRESS_BYTES_MAX)) {
-            Ok(bytes) => looked.address = Address::parse(&bytes),
-            Err(e) => looked.error = Some(e),
-        }
-        if looked.address.is_some() {
-            looked.socket = tracee::copy_fd(tid, fd).ok();
-        }
-        looked
-    }
+    })
 }
 
 impl Looked {
+    fn new(worker: WorkerId, call: u64, caller: Caller, seen: Seen) -> Looked {
+        let (address, error) = match seen.address {
+            Ok(bytes) => (Address::parse(&bytes), None),
+            Err(error) => (None, Some(error)),
+        };
+        Looked {
+            worker,
+            call,
+            fd: caller.fd,
+            tid: caller.tid,
+            at: caller.address,
+            length: caller.length,
+            process: seen.process,
+            kind: seen.kind,
+            flags: seen.flags,
+            socket: seen.socket.filter(|_| address.is_some()),
+            address,
+            error,
+        }
+    }
+
     /// Whether the keeper, as the parent of the process, may see more.
     pub(super) fn is_for_the_keeper(&self) -> bool {
         self.error.as_ref().is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)

@@ -16,9 +16,10 @@ use crate::ids::{AppIx, ListenerIx, WorkerId, WorkerIx};
 use crate::keeper::protocol::Order;
 use crate::master::system::System;
 use crate::os::seccomp::{Answer, Call, Sent, What};
+use crate::os::tracee::Caller;
 use crate::supervisor::{Event, Evidence, Phase};
 use crate::worker::bind::Address;
-use look::{Look, Looked};
+use look::Looked;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -217,10 +218,10 @@ impl Interception {
                     // A signal interrupted a call that was answered, and it is made again.
                     return answer(cx, ix, call.id, Answer::Done);
                 }
-                let look = Look { call, fd, address, length };
+                let Some(id) = cx.workers.get(ix).map(|worker| worker.id) else { return };
+                let caller = Caller { tid: call.tid, fd, address, length };
+                let begun = look::begin(cx, id, call.id, caller, self.sender.clone());
                 let Some(worker) = cx.workers.get_mut(ix) else { return };
-                let id = worker.id;
-                let begun = look.begin(id, self.sender.clone(), cx.wake.clone());
                 match (begun, worker.intercepted.as_mut()) {
                     (Ok(()), Some(intercepted)) => intercepted.looks += 1,
                     (Ok(()), None) => {}

@@ -1,11 +1,14 @@
 //! The real system. Each method is one call of `os`.
 use super::{Epoll, Interest, Readiness, System};
+use crate::api::CallSender;
+use crate::api::server::{self, Server};
 use crate::home::Home;
 use crate::ids::WorkerId;
 use crate::keeper::protocol::Credentials;
 use crate::logs::LogPath;
 use crate::master::metrics_folders::{self, Names};
 use crate::master::preload;
+use crate::os::background::{self, Background};
 use crate::os::connection::{self, Connection};
 use crate::os::container::{self, Container};
 use crate::os::cpu::{self, CpuCount};
@@ -19,7 +22,7 @@ use crate::os::other_end::{self, OtherEnd};
 use crate::os::procfs::{self, ConnectionTable, Holder};
 use crate::os::reuseport::{self, AcceptQueue};
 use crate::os::seccomp::{self, Answer, Call, Sent};
-use crate::os::tracee::{self, Wishes};
+use crate::os::tracee::{self, Caller, Seen, Wishes};
 use crate::os::user::{self, Account, UserError};
 use crate::os::{
     attributes, cgroup, clock, closer, fdpass, identity, memfd, memory, parent, pipe, poll, process, signal, stderr,
@@ -34,8 +37,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 /// Time limit for an action with the rights of a worker's user, in milliseconds.
@@ -129,6 +134,18 @@ impl System for Linux {
         std::thread::Builder::new().name(name.to_owned()).stack_size(stack_bytes).spawn(work).map(drop)
     }
 
+    fn in_background(&self, name: &'static str, stack_bytes: usize, work: impl Background) -> io::Result<()> {
+        background::on_thread(name, stack_bytes, work)
+    }
+
+    fn await_background(&self, word: &Receiver<()>, ms: u64) {
+        let _ = word.recv_timeout(Duration::from_millis(ms));
+    }
+
+    fn serve_control(&self, socket: UnixListener, calls: CallSender) -> io::Result<Server> {
+        server::start(socket, calls, self.own_uid())
+    }
+
     fn credentials(&self, user: Option<&str>, group: Option<&str>) -> Result<Option<Credentials>, UserError> {
         user::resolve(user, group)
     }
@@ -184,11 +201,11 @@ impl System for Linux {
         names: &Names,
         generation: u32,
     ) -> io::Result<PathBuf> {
-        metrics_folders::make(who, home, names, generation)
+        metrics_folders::make(who, home, names, generation, |name, bytes, work| self.on_thread(name, bytes, work))
     }
 
     fn remove_metrics_folders(&self, who: Option<&Credentials>, home: Option<&Home>, names: &Names) {
-        metrics_folders::remove_all(who, home, names);
+        metrics_folders::remove_all(who, home, names, |name, bytes, work| self.on_thread(name, bytes, work));
     }
 
     fn file_identity(&self, fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
@@ -482,6 +499,15 @@ impl System for Linux {
 
     fn is_call_waiting(&self, filter: BorrowedFd<'_>, call: u64) -> bool {
         seccomp::is_waiting(filter, call)
+    }
+
+    fn look_at_caller(
+        &self,
+        caller: Caller,
+        stack_bytes: usize,
+        tell: impl FnOnce(Seen) + Send + 'static,
+    ) -> io::Result<()> {
+        self.on_thread("look", stack_bytes, move || tell(tracee::look(caller)))
     }
 
     fn answer_call(&self, filter: BorrowedFd<'_>, call: u64, answer: Answer) -> io::Result<()> {

@@ -5,12 +5,15 @@
 //! log writer), and pure helpers (signal names, the meaning of a wait status).
 mod linux;
 
+use crate::api::CallSender;
+use crate::api::server::Server;
 use crate::home::Home;
 use crate::ids::WorkerId;
 use crate::keeper::link::KeeperSocket;
 use crate::keeper::protocol::Credentials;
 use crate::logs::LogPath;
 use crate::master::metrics_folders::Names;
+use crate::os::background::Background;
 use crate::os::connection::Connection;
 use crate::os::container::Container;
 use crate::os::cpu::CpuCount;
@@ -22,7 +25,7 @@ use crate::os::other_end::OtherEnd;
 use crate::os::procfs::{ConnectionTable, Holder};
 use crate::os::reuseport::AcceptQueue;
 use crate::os::seccomp::{Answer, Call, Sent};
-use crate::os::tracee::Wishes;
+use crate::os::tracee::{Caller, Seen, Wishes};
 use crate::os::user::{Account, UserError};
 use crate::reuseport::group::Kernel;
 use crate::worker::node::channel::ChannelSocket;
@@ -32,8 +35,10 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 
 pub use linux::Linux;
 
@@ -128,6 +133,15 @@ pub trait System: Debug + Default + Kernel + 'static {
     /// Has a thread of its own do what may block.
     fn on_thread(&self, name: &'static str, stack_bytes: usize, work: impl FnOnce() + Send + 'static)
     -> io::Result<()>;
+
+    /// Has a thread of its own take the turns of this loop.
+    fn in_background(&self, name: &'static str, stack_bytes: usize, work: impl Background) -> io::Result<()>;
+
+    /// Waits for a word of such a thread, or its end, for at most `ms`.
+    fn await_background(&self, word: &Receiver<()>, ms: u64);
+
+    /// Serves the control socket on a thread of its own: requests go to `calls`.
+    fn serve_control(&self, socket: UnixListener, calls: CallSender) -> io::Result<Server>;
 
     // ---- users and files ----
 
@@ -377,6 +391,14 @@ pub trait System: Debug + Default + Kernel + 'static {
 
     /// Whether the caller still waits.
     fn is_call_waiting(&self, filter: BorrowedFd<'_>, call: u64) -> bool;
+
+    /// Looks at the caller of bind(2) on a thread of its own, and tells there what it sees: reading its memory may block.
+    fn look_at_caller(
+        &self,
+        caller: Caller,
+        stack_bytes: usize,
+        tell: impl FnOnce(Seen) + Send + 'static,
+    ) -> io::Result<()>;
 
     fn answer_call(&self, filter: BorrowedFd<'_>, call: u64, answer: Answer) -> io::Result<()>;
 
