@@ -2,8 +2,9 @@
 use super::background::{Home, address};
 use super::client::{Load, get};
 use super::cluster::{Cluster, Folder, kill, wait_until};
+use super::common::ports::free_ports;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -24,12 +25,6 @@ const INHERITS: &str = "import os, socket\n\
     \x20   body = '{\"pid\": %d}' % os.getpid()\n\
     \x20   c.sendall(b'HTTP/1.1 200 OK\\r\\nConnection: close\\r\\nContent-Length: %d\\r\\n\\r\\n%s' % (len(body), body.encode()))\n\
     \x20   c.close()\n";
-
-/// Ports that were free a moment ago.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    held.map(|listener| listener.local_addr().unwrap().port())
-}
 
 fn at(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()

@@ -2,6 +2,7 @@
 //! Where the system refuses the filter, these tests are skipped with a message.
 use super::client::{Load, Tally, get, who};
 use super::cluster::{Cluster, Folder, alive, kill, wait_for, wait_until};
+use super::common::ports::free_port;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -49,11 +50,6 @@ fn start_in(folder: Folder, workers: u32, options: &[&str], command: &[&str]) ->
         return None;
     }
     Some(cluster)
-}
-
-/// A port that nobody has at this moment.
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 fn is_there(program: &str) -> bool {

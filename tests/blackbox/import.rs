@@ -2,18 +2,15 @@
 use super::background::{Home, address};
 use super::client::get;
 use super::cluster::{Cluster, Folder, command, kill, run, wait_until};
+use super::common::ports::free_port;
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 /// Answers with its slot and a variable.
 const APP: &str = "require('http').createServer((q, a) => \
                    a.end(`${process.env.NODE_APP_INSTANCE} ${process.env.WORD}`)).listen(process.env.PORT, '127.0.0.1')";
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))

@@ -116,7 +116,7 @@ fn servers_and_listeners_of_messages_keep_a_program_alive() {
 #[test]
 fn a_program_that_holds_its_own_port_is_replaced_one_after_the_other() {
     let folder = Folder::new();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = super::common::ports::free_port();
     folder.write(
         "own.js",
         &format!(

@@ -21,7 +21,7 @@ fn row(home: &Home, word: &str) -> String {
 fn a_pm2_session_typed_from_pm2s_quick_start_runs_verb_by_verb() {
     let home = Home::new();
     home.folder.write("app.js", APP);
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let port = super::common::ports::free_port().to_string();
     let port_of_app = format!("PORT={port}");
 
     // start, and what there is.

@@ -1,7 +1,8 @@
 //! nginx in front of the web app. It keeps connections to the app, and may not repeat a request: every one of them that the app closes
 //! in the wrong instant is a 502.
 use super::cluster::{Folder, wait_until};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use super::common::ports::free_port;
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 
 /// Ended by its pid when dropped.
@@ -14,7 +15,7 @@ pub(crate) struct Proxy {
 /// `None`: it is not there, and the run does without.
 pub(crate) fn start(to: SocketAddr) -> Option<Proxy> {
     let folder = Folder::new();
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let dir = folder.path().display();
     let temp =
         ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|kind| format!("{kind}_temp_path {dir}/{kind};\n"));

@@ -10,6 +10,7 @@ pub(crate) mod flooding;
 pub(crate) mod http;
 pub(crate) mod openmetrics;
 pub(crate) mod packages;
+pub(crate) mod ports;
 pub(crate) mod promtool;
 pub(crate) mod runner;
 pub(crate) mod turns;

@@ -3,16 +3,16 @@
 use super::apps::project;
 use super::client::who_from;
 use super::cluster::{Cluster, Folder, wait_until};
+use super::common::ports::free_port;
 use super::install;
 use super::support::{Clients, NODE, kill_one, reload, under_load_of};
 use super::table::{Cuts, Needs, Row};
 use super::web;
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 /// A light load. A queue that waits for the next worker waits for as long as that takes to start on a machine that is busy.
@@ -39,7 +39,7 @@ pub(crate) fn check(row: &Row) {
 pub(crate) fn launch(row: &Row, more: &[&str]) -> Option<Cluster> {
     let folder = Folder::new();
     let Prepared { programs, cwd } = prepare(row.needs, &folder)?;
-    let port = own_port();
+    let port = free_port();
     let (host_port, command) = (port.to_string(), row.command.replace("8080", &port.to_string()));
     let mut args = vec!["--workers", "2", "--port", &host_port];
     args.extend(row.options.split_whitespace());
@@ -126,20 +126,6 @@ fn there(program: &str) -> bool {
         eprintln!("skipped: there is no {program}");
     }
     found
-}
-
-/// A port below those that the kernel gives to clients: nobody takes it between here and clusterd's bind by chance.
-fn own_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    const FIRST: u16 = 20_000;
-    const COUNT: u16 = 12_000;
-    let offset = (std::process::id() % 120) as u16 * 100;
-    loop {
-        let port = FIRST + (offset + NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
-        if TcpListener::bind(("0.0.0.0", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 fn is_refused(cluster: &Cluster) -> bool {

@@ -2,15 +2,10 @@
 use super::apps::project;
 use super::client::get;
 use super::cluster::{Cluster, Folder, kill, wait_until};
+use super::common::ports::free_port;
 use super::install;
 use serde_json::{Value, json};
 use std::fs;
-use std::net::TcpListener;
-
-/// A port that nobody has. egg wants to know its own before it starts.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 /// Two workers and the agent of `apps/egg`.
 fn start() -> Cluster {

@@ -3,10 +3,11 @@
 use super::apps::project;
 use super::cluster::{Cluster, Folder};
 use super::common::packages::program;
+use super::common::ports::free_port;
 use super::install;
 use super::support::{app, reload, start};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -32,10 +33,6 @@ impl Drop for Proxy {
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::SIGTERM);
         let _ = self.child.wait();
     }
-}
-
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// The example with this heading in docs/proxies.md, with its addresses replaced.

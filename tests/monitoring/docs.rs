@@ -7,7 +7,6 @@ use super::common::packages::program;
 use super::tcp::Controlled;
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
 fn read(path: &str) -> String {
@@ -140,7 +139,7 @@ fn a_real_prometheus_accepts_scrape_and_alerts() {
         controlled.address
     );
     let config = folder.write("prometheus.yml", &config);
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = super::common::ports::free_port();
     let child = Command::new(prometheus)
         .arg(format!("--config.file={config}"))
         .arg(format!("--storage.tsdb.path={}/data", folder.path().display()))

@@ -12,10 +12,11 @@ mod worker;
 
 use common::client::Load;
 use common::cluster::{Cluster, Folder, kill};
+use common::ports::free_port;
 use common::runner::{self, Kind, Test, tests};
 use common::{client, cluster};
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -41,8 +42,7 @@ fn main() -> ExitCode {
 
 /// So many free addresses.
 fn addresses(count: usize) -> Vec<SocketAddr> {
-    let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    held.iter().map(|listener| listener.local_addr().unwrap()).collect()
+    (0..count).map(|_| SocketAddr::from(([127, 0, 0, 1], free_port()))).collect()
 }
 
 /// So many scripted workers on these addresses, ready.
