@@ -3,6 +3,7 @@
 use super::client::who;
 use super::cluster::{Cluster, Folder, PATIENCE, kill, wait_end, wait_until};
 use super::kernel::waiting;
+use clusterd::api::types::Deployment;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -118,6 +119,9 @@ fn a_client_that_has_asked_nothing_yet_is_not_cut_off_by_the_death_of_a_worker()
         kill(victim, "KILL");
         wait_end(victim);
         if start.elapsed() >= IN_TIME {
+            // The dead one counts as ready until the master hears of its end.
+            let is_gone = |view: &Deployment| view.apps[0].workers.iter().all(|worker| worker.pid != Some(victim));
+            cluster.wait_view("its successor", is_gone);
             continue;
         }
         clients.into_iter().for_each(ask);

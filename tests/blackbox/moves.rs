@@ -2,7 +2,7 @@
 //! and none moves in the middle of a request.
 use super::client::Load;
 use super::cluster::{Cluster, Folder, PATIENCE, kill};
-use super::common::http::Kept;
+use super::common::http::{Kept, wait_all_read};
 use super::common::users::{NOBODY, through_setpriv};
 use clusterd::api::types::WorkerState;
 use std::collections::BTreeMap;
@@ -29,6 +29,8 @@ server.on('upgrade', (request, socket) => {
   socket.write('HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n' + process.pid + '\n');
   socket.pipe(socket);
 });
+// A client rests here for as long as a busy machine needs for two reloads.
+server.keepAliveTimeout = 120_000;
 server.listen(process.env.PORT);
 ";
 
@@ -148,9 +150,8 @@ fn no_connection_moves_in_the_middle_of_a_request() {
         // One that rests tells that the drain has begun.
         let mut resting = Kept::connect(cluster.address());
         assert_eq!(resting.post("/", "abc").pid, old);
-        // The halves have been read.
         cluster.wait_view("all accepted", |view| view.apps[0].workers[0].handoffs > HALVES.len() as u64);
-        std::thread::sleep(Duration::from_millis(100));
+        wait_all_read(cluster.address());
         cluster.signal("HUP");
         cluster.wait_view("a move", |view| view.apps[0].moved >= 1);
         for (client, (what, _, rest)) in clients.iter_mut().zip(HALVES) {
@@ -177,7 +178,7 @@ fn pipelined_requests_are_answered_in_order_by_one_worker() {
     let one = |n: u32, ms: u32| format!("POST /{n}/{ms} HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\n{n}");
     client.send(&format!("{}{}{}", one(1, 500), one(2, 0), &one(3, 0)[..20]));
     cluster.wait_view("it to be taken", |view| view.apps[0].handoffs == 1);
-    std::thread::sleep(Duration::from_millis(100));
+    wait_all_read(cluster.address());
     begin_reload(&cluster);
     for n in ["1", "2"] {
         let answer = client.read();
@@ -192,7 +193,7 @@ fn pipelined_requests_are_answered_in_order_by_one_worker() {
 
 #[test]
 fn an_answer_that_streams_and_an_upgraded_connection_stay_where_they_are() {
-    let cluster = start("1", &["--drain-timeout", "4s"]);
+    let cluster = start("1", &["--drain-timeout", "1h"]);
     let old = cluster.worker_pids()[0];
     let mut streaming = Kept::connect(cluster.address());
     streaming.send("GET /stream/700 HTTP/1.1\r\nhost: a\r\n\r\n");
@@ -212,9 +213,8 @@ fn an_answer_that_streams_and_an_upgraded_connection_stay_where_they_are() {
     upgraded.read_exact(&mut echo).unwrap();
     assert_eq!(&echo, b"still here");
     assert_eq!(streaming.read().pid, old);
-    let from = Instant::now();
     assert_ne!(streaming.post("/", "").pid, old, "after the answer it moved");
-    assert!(from.elapsed() < Duration::from_secs(2));
+    drop(upgraded);
     wait_gone(&cluster, &[old]);
     cluster.stop();
 }

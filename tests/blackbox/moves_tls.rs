@@ -13,6 +13,7 @@ const fs = require('fs');
 const keys = { key: fs.readFileSync('key.pem'), cert: fs.readFileSync('cert.pem') };
 const answer = (request, response) => response.end('pid=' + process.pid);
 const server = process.env.H2 ? require('http2').createSecureServer(keys, answer) : require('https').createServer(keys, answer);
+server.keepAliveTimeout = 120_000;
 server.listen(process.env.PORT);
 ";
 

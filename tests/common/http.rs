@@ -1,5 +1,5 @@
 //! A client with one kept connection, that sends what a test wants and reads one answer at a time.
-use super::wait::PATIENCE;
+use super::wait::{PATIENCE, wait_until};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
@@ -80,4 +80,17 @@ impl Kept {
 
 fn request(path: &str, body: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+/// Waits until the server at this address has read everything that clients of IPv4 have sent it.
+pub(crate) fn wait_all_read(address: SocketAddr) {
+    const ESTABLISHED: &str = "01";
+    let port = format!(":{:04X}", address.port());
+    wait_until("a server that has read everything", || {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        // Number, local address, remote address, state, bytes that wait to be sent and to be read.
+        let rows = table.lines().skip(1).map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+        let mut server = rows.filter(|row| row[1].ends_with(&port) && row[3] == ESTABLISHED);
+        server.all(|row| row[4].ends_with(":00000000"))
+    });
 }
