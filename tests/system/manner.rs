@@ -52,6 +52,8 @@ pub(crate) enum Quirk {
     ListensTwice,
     /// Listens on the port that it has already.
     ListensAgain,
+    /// Opens a UDP socket too.
+    ListensUdp,
     /// Never listens where it should.
     ListensElsewhere,
     /// Closes its server, and listens again later.
@@ -84,6 +86,7 @@ impl Quirk {
             Quirk::DiesWithinLine => "dies within a line",
             Quirk::ListensTwice => "listens twice",
             Quirk::ListensAgain => "listens again",
+            Quirk::ListensUdp => "listens for datagrams",
             Quirk::ListensElsewhere => "listens elsewhere",
             Quirk::ClosesServer => "closes its server",
             Quirk::Leaves => "leaves",
@@ -167,7 +170,7 @@ impl Manner {
     }
 
     pub(crate) fn any_of_node(random: &mut Random) -> Quirk {
-        match random.between(0, 23) {
+        match random.between(0, 24) {
             0 | 1 => {
                 Quirk::Deaf { from_us: random.between(0, 10_000_000), length_us: random.between(10_000, 15_000_000) }
             }
@@ -189,6 +192,7 @@ impl Manner {
             18 => Quirk::DiesAfter(random.between(0, 8_000_000)),
             19 => Quirk::GivesEnded,
             20 => Quirk::GivesOthers,
+            24 => Quirk::ListensUdp,
             21 | 22 => Quirk::Freezes { handed: random.between(1, 10), length_us: random.between(10_000, 12_000_000) },
             _ => Quirk::Slow,
         }

@@ -52,6 +52,9 @@ pub(crate) struct Node {
     seq: u64,
     key: Value,
     listener: Option<OwnedFd>,
+    /// It has asked for a UDP socket by this number, and what it got.
+    udp_seq: Option<u64>,
+    udp: Option<OwnedFd>,
     /// It has closed its server, and listens again at this time.
     closed_until_us: Option<u64>,
     pub(super) server: Server,
@@ -129,6 +132,8 @@ impl Node {
             seq: 0,
             key: Value::Null,
             listener: None,
+            udp_seq: None,
+            udp: None,
             closed_until_us: None,
             server,
             preload: has_preload.then(Preload::default),
@@ -233,6 +238,15 @@ impl Node {
         self.act("queryServer", address.with(json!({ "fd": null, "index": index, "flags": 0, "data": null })))
     }
 
+    /// As `dgram` does it.
+    pub(super) fn query_udp(&mut self) -> bool {
+        let query =
+            json!({ "address": null, "port": self.port, "addressType": "udp4", "fd": null, "index": 0, "flags": 0 });
+        let said = self.act("queryServer", query);
+        self.udp_seq = Some(self.seq);
+        said
+    }
+
     /// Reads the channel. `None`: it is closed.
     fn read_channel(&mut self) -> Option<()> {
         let mut buffer = vec![0; READ_BYTES];
@@ -291,6 +305,12 @@ impl Node {
             let address = Address::of(self.port, self.path.as_deref());
             return self.act("listening", address.with(json!({})));
         }
+        if self.udp_seq.is_some_and(|seq| message["ack"] == seq) {
+            state.count(if passed.is_some() { "UDP sockets" } else { "UDP sockets refused" });
+            self.udp_seq = None;
+            self.udp = passed;
+            return true;
+        }
         if message["cmd"] == "NODE_HANDLE_ACK" || message["cmd"] == "NODE_HANDLE_NACK" {
             return self.acknowledged();
         }
@@ -348,6 +368,7 @@ impl Node {
     fn leave(&mut self, state: &mut State, pid: i32) -> bool {
         self.phase = Phase::Leaving;
         self.listener = None;
+        self.udp = None;
         self.closed_until_us = None;
         state.tell(&format!("worker {pid}"), "leaves");
         if self.preload.as_ref().is_none_or(|preload| preload.ending) {

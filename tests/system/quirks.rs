@@ -75,6 +75,7 @@ impl Node {
             }
             Quirk::ListensTwice => self.query(0, 1),
             Quirk::ListensAgain => self.query(self.port, 1),
+            Quirk::ListensUdp => self.query_udp(),
             Quirk::ClosesServer => self.close_server(state.now_us),
             Quirk::Leaves => self.leave_by_itself(state, pid),
             Quirk::Dies(_) | Quirk::DiesAfter(_) => {
