@@ -234,7 +234,7 @@ fn a_path_whose_file_its_app_removes_is_bound_again() {
     home.ok(&["delete", "one"]);
     assert!(!path.exists());
     for more in [&[][..], &["-l", &format!("unix:{}", path.display())]] {
-        home.ok(&[&["start", "app.js", "-i", "2", "-n", "two", "-e", &sock], more].concat());
+        home.ok(&[&["start", "app.js", "-i", "2", "-b", "round-robin", "-n", "two", "-e", &sock], more].concat());
         let seen: std::collections::BTreeSet<i32> = (0..4).map(|_| who().unwrap()).collect();
         assert_eq!(seen.len(), 2);
         home.ok(&["delete", "two"]);

@@ -134,7 +134,7 @@ const HALVES: [(&str, &str, &str); 7] = [
 #[test]
 fn no_connection_moves_in_the_middle_of_a_request() {
     for first_asks in [false, true] {
-        let cluster = start("1", &[]);
+        let cluster = start("1", &["-b", "round-robin"]);
         let old = cluster.worker_pids()[0];
         let mut clients: Vec<Kept> = HALVES
             .iter()
@@ -172,7 +172,7 @@ fn no_connection_moves_in_the_middle_of_a_request() {
 
 #[test]
 fn pipelined_requests_are_answered_in_order_by_one_worker() {
-    let cluster = start("1", &[]);
+    let cluster = start("1", &["-b", "round-robin"]);
     let old = cluster.worker_pids()[0];
     let mut client = Kept::connect(cluster.address());
     let one = |n: u32, ms: u32| format!("POST /{n}/{ms} HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\n{n}");

@@ -17,7 +17,7 @@ const SLOW: &str = "require('node:http').createServer((q, s) => {
 fn an_old_worker_that_takes_its_time_to_end_gets_no_new_connections() {
     let folder = Folder::new();
     folder.write("app.js", SLOW);
-    let args = ["-w", "2", "--host", "127.0.0.1", "--port", "0", "--", "node", "app.js"];
+    let args = ["-w", "2", "-b", "round-robin", "--host", "127.0.0.1", "--port", "0", "--", "node", "app.js"];
     let cluster = Cluster::start_in(folder, &args, |_| {});
     cluster.wait_ready(2);
     let address = cluster.address();

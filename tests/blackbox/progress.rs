@@ -20,7 +20,7 @@ fn end(verb: Child) -> (Option<i32>, String) {
 #[test]
 fn a_stop_that_drains_says_what_it_waits_for() {
     let home = Home::new();
-    let slow = ["-i", "1", "--host", "127.0.0.1", "-p", "0", "-e", "SLOW_MS=4000"];
+    let slow = ["-i", "1", "--host", "127.0.0.1", "-p", "0", "-b", "round-robin", "-e", "SLOW_MS=4000"];
     home.ok(&[&["start", &misbehave("slow.js"), "-n", "web"], &slow[..]].concat());
     let at = address(&home.app("web"));
     let request = std::thread::spawn(move || get(at, "/slow"));

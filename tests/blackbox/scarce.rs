@@ -73,7 +73,7 @@ fn outlasts(cluster: Cluster, begin: impl FnOnce(i32) -> u64, end: impl FnOnce(i
 #[test]
 fn without_free_descriptors_connections_wait_and_the_master_too() {
     outlasts(
-        Cluster::hello(2),
+        Cluster::web(2, &hello(), &["-b", "round-robin"]),
         |master| limit_files(master, 3),
         |master, before| {
             limit_files(master, before);
@@ -85,7 +85,7 @@ fn without_free_descriptors_connections_wait_and_the_master_too() {
 fn without_free_descriptors_in_the_whole_system_connections_wait_and_the_master_too() {
     let gate = Gate::new(libc::SYS_accept4);
     let app = hello();
-    let args = ["-w", "2", "--host", "127.0.0.1", "--port", "0", "--", "node", &app];
+    let args = ["-w", "2", "-b", "round-robin", "--host", "127.0.0.1", "--port", "0", "--", "node", &app];
     let cluster = Cluster::start_in(Folder::new(), &args, |command| gate.stand_before(command));
     cluster.wait_ready(2);
     outlasts(

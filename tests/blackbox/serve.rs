@@ -10,7 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 #[test]
 fn idle_workers_take_strict_turns_and_know_their_place() {
-    let cluster = Cluster::web(3, &misbehave("slow.js"), &[]);
+    let cluster = Cluster::web(3, &misbehave("slow.js"), &["--balance", "round-robin"]);
     let address = cluster.address();
     let pids: Vec<i32> = (0..9).map(|_| who(address)).collect();
     assert_eq!(pids[..3], pids[3..6]);
@@ -294,7 +294,8 @@ fn a_connection_that_waits_for_a_closed_server_does_not_hold_up_the_others() {
           s.end('pid=' + process.pid);\n\
         }).listen(process.env.PORT);";
     folder.write("app.js", app);
-    let cluster = Cluster::start_in(folder, &["-w", "1", "--port", "0", "--", "node", "app.js"], |_| {});
+    let cluster =
+        Cluster::start_in(folder, &["-w", "1", "-b", "round-robin", "--port", "0", "--", "node", "app.js"], |_| {});
     cluster.wait_ready(1);
     let said = cluster.wait_out("other :");
     let port: u16 = said.rsplit(':').next().unwrap().trim().parse().unwrap();

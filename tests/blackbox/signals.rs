@@ -4,7 +4,7 @@ use super::client::get;
 use super::cluster::{Cluster, alive, kill, wait_end};
 
 fn slow(options: &[&str]) -> Cluster {
-    let mut all = vec!["-e", "SLOW_MS=1500"];
+    let mut all = vec!["-b", "round-robin", "-e", "SLOW_MS=1500"];
     all.extend(options);
     Cluster::web(2, &misbehave("slow.js"), &all)
 }

@@ -115,7 +115,7 @@ fn row(screen: &str, first: &str) -> Vec<String> {
 fn the_screen_shows_apps_workers_figures_and_the_log_in_eighty_columns() {
     let home = Home::new();
     let app = home.folder.write("talker.js", TALKER);
-    home.ok(&["start", &app, "-n", "talker", "-i", "2", "--host", "127.0.0.1", "-p", "0"]);
+    home.ok(&["start", &app, "-n", "talker", "-i", "2", "-b", "round-robin", "--host", "127.0.0.1", "-p", "0"]);
     home.ok(&["start", "-n", "job", "-w", "1", "--ready", "1ms", "--", "sleep", "1000"]);
     let at = address(&home.app("talker"));
     let terminal = Terminal::open(&home, (80, 24), "true");
