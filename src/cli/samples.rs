@@ -42,6 +42,8 @@ pub(super) fn app(name: &str, workers: Vec<Worker>) -> App {
         scale: None,
         generation: 1,
         balance: Balance::RoundRobin,
+        balance_typed: Balance::RoundRobin,
+        balance_why: None,
         steering: None,
         protocol: Protocol::Node,
         ready: "listening".to_owned(),

@@ -1,6 +1,5 @@
 //! Defaults that are used beyond the table of settings, with their reasons. The others are in `schema::keys`.
-use super::{Balance, Protocol, Workers};
-use crate::balance::Mode;
+use super::{Balancing, Protocol, Workers};
 use std::time::Duration;
 
 /// The namespace of apps that name none.
@@ -9,8 +8,8 @@ pub const NAMESPACE: &str = "default";
 pub const WORKERS: Workers = Workers::MaxMinus(0);
 /// A bot, a job or a worker of a queue: a second one would do the work twice.
 pub const WORKERS_WITHOUT_ADDRESS: Workers = Workers::Exactly(1);
-/// The master hands off, to the least busy worker first.
-pub const BALANCE: Balance = Balance::Strategy(Mode::RoundRobin);
+/// By the app: `balancing` has the table.
+pub const BALANCE: Balancing = Balancing::Auto;
 /// By the program in the command.
 pub const PROTOCOL: Protocol = Protocol::Auto;
 /// Long enough for a big application to start, short enough to notice one that never will.

@@ -6,6 +6,7 @@
 pub mod address;
 pub mod agent;
 pub mod attributes;
+pub mod balancing;
 pub mod control;
 pub mod cron;
 pub mod defaults;
@@ -31,8 +32,8 @@ pub mod sources;
 pub mod value_error;
 pub mod warm_up;
 
-use crate::balance::Mode;
 use crate::ids::Slot;
+pub use balancing::{Balance, Balancing};
 pub use protocol::{Protocol, ProtocolKind};
 pub use scaling::{Scaling, WorkerRange};
 pub use schema::keys::{Alive, App, Limits, Restart};
@@ -87,17 +88,6 @@ pub struct SocketAccess {
     pub owner: Option<String>,
     /// Name or number.
     pub group: Option<String>,
-}
-
-/// How connections are distributed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Balance {
-    /// The master accepts and hands off to the worker that a strategy chooses.
-    Strategy(Mode),
-    /// Every worker gets the listening socket itself.
-    Shared,
-    /// Every slot has a listening socket of its own; the kernel chooses among them.
-    Kernel,
 }
 
 /// How the metrics that an app has of its own are had.
@@ -205,41 +195,6 @@ impl fmt::Display for Workers {
             Workers::MaxMinus(less) => write!(f, "max-{less}"),
             Workers::Percent(percent) => write!(f, "{percent}%"),
         }
-    }
-}
-
-impl Balance {
-    /// The names of all balance modes.
-    pub const NAMES: [&str; Mode::ALL.len() + 2] = {
-        let mut names = [""; Mode::ALL.len() + 2];
-        let mut n = 0;
-        while n < Mode::ALL.len() {
-            names[n] = Mode::ALL[n].name();
-            n += 1;
-        }
-        names[n] = Balance::Shared.name();
-        names[n + 1] = Balance::Kernel.name();
-        names
-    };
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Balance::Strategy(mode) => mode.name(),
-            Balance::Shared => "shared",
-            Balance::Kernel => "kernel",
-        }
-    }
-
-    /// The mode with this name.
-    pub fn named(word: &str) -> Option<Balance> {
-        let strategies = Mode::ALL.iter().map(|mode| Balance::Strategy(*mode));
-        strategies.chain([Balance::Shared, Balance::Kernel]).find(|balance| balance.name() == word)
-    }
-}
-
-impl fmt::Display for Balance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }
 

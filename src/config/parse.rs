@@ -1,6 +1,6 @@
 //! Parsers for single values: text to type, or an error. Shared by command line and file.
 use super::value_error::ValueError;
-use super::{Balance, Listen, Metrics, Protocol, Ready, Said, Workers, defaults, env_file, protocol};
+use super::{Balancing, Listen, Metrics, Protocol, Ready, Said, Workers, defaults, env_file, protocol};
 use crate::limits::{
     DURATION_MS_MAX, HANG_MS_MIN, HOST_BYTES_MAX, MEMORY_LIMIT_BYTES_MAX, NAME_CHARS_MAX, READY_PATH_BYTES_MAX,
     WORKERS_MAX, WORKERS_PERCENT_MAX,
@@ -137,9 +137,9 @@ pub fn own_variable(text: &str) -> Result<String, ValueError> {
     Ok(text.to_owned())
 }
 
-/// The name of a way to balance.
-pub fn balance(text: &str) -> Result<Balance, ValueError> {
-    Balance::named(text).ok_or_else(|| unknown("balance", text, &Balance::NAMES))
+/// `auto`, or the name of a way to balance.
+pub fn balance(text: &str) -> Result<Balancing, ValueError> {
+    Balancing::named(text).ok_or_else(|| unknown("balance", text, &Balancing::NAMES))
 }
 
 /// What the number of workers follows.

@@ -297,7 +297,7 @@ fn decide(mut raw: RawApp, name: String, sources: &Sources, found: &mut Found) -
     check_slot_variables(&raw, &env, found);
     let restart = decide_restart(raw.restart.take().map(|at| at.value).unwrap_or_default(), found);
     let protocol = raw.protocol.as_ref().map_or(defaults::PROTOCOL, |at| at.value);
-    let balance = raw.balance.as_ref().map_or(defaults::BALANCE, |at| at.value);
+    let balance = raw.balance.as_ref().map_or(defaults::BALANCE, |at| at.value).least();
     check_protocol(&raw, protocol, balance, found);
     let limits = raw.limits.take().map(|at| at.value).unwrap_or_default();
     let limits = decide_limits(limits, protocol, balance, found);
@@ -366,10 +366,11 @@ fn decide_reload(raw: RawReload, is_warmed_up: bool) -> Reload {
 
 /// Reports spares that the typed protocol, or the typed balance with any protocol, could not hold back.
 fn check_spares(app: &App, spot: Option<Spot>, found: &mut Found) {
-    let protocol = app.protocol.exactly().or((app.balance == Balance::Shared).then_some(ProtocolKind::Node));
+    let balance = app.balance.least();
+    let protocol = app.protocol.exactly().or((balance == Balance::Shared).then_some(ProtocolKind::Node));
     let Some((protocol, spot)) = protocol.zip(spot) else { return };
-    let Ok(balance) = rules::balance(protocol, app.balance) else { return };
-    if let Err(message) = rules::spares(protocol, &App { balance, ..app.clone() }) {
+    let Ok(balance) = rules::balance(protocol, balance) else { return };
+    if let Err(message) = rules::spares(protocol, balance, app) {
         found.add(spot, message.to_string());
     }
 }

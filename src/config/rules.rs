@@ -205,12 +205,11 @@ pub fn metrics(protocol: ProtocolKind, metrics: Metrics) -> Result<(), RuleError
     if cannot { Err(RuleError::Metrics(protocol)) } else { Ok(()) }
 }
 
-/// Checks that a new worker can be asked, and held back meanwhile, under a decided protocol, if the app has a warm-up.
-/// `app.balance` is decided too.
+/// Checks that a new worker can be asked, and held back meanwhile, under a decided protocol and balance, if the app has a warm-up.
 ///
 /// # Errors
 /// It cannot.
-pub fn warm_up(protocol: ProtocolKind, app: &App) -> Result<(), RuleError> {
+pub fn warm_up(protocol: ProtocolKind, balance: Balance, app: &App) -> Result<(), RuleError> {
     let is_unix = |address: &Listen| matches!(address, Listen::Unix(_));
     if app.warm_up.is_none() {
         return Ok(());
@@ -218,22 +217,21 @@ pub fn warm_up(protocol: ProtocolKind, app: &App) -> Result<(), RuleError> {
     if protocol.rules().http_unfit.is_some() {
         return Err(RuleError::WarmUp(protocol));
     }
-    match app.balance {
+    match balance {
         Balance::Shared => Err(RuleError::WarmUpServes(NoSpares::Shared("round-robin"))),
         Balance::Kernel if app.listen.iter().any(is_unix) => Err(RuleError::WarmUpServes(NoSpares::UnixSocket)),
         Balance::Kernel | Balance::Strategy(_) => Ok(()),
     }
 }
 
-/// Checks that a worker can be held back under a decided protocol, if the app is to have spares. `app.balance` is decided
-/// too.
+/// Checks that a worker can be held back under a decided protocol and balance, if the app is to have spares.
 ///
 /// # Errors
 /// Spares would serve like all others.
-pub fn spares(protocol: ProtocolKind, app: &App) -> Result<(), RuleError> {
+pub fn spares(protocol: ProtocolKind, balance: Balance, app: &App) -> Result<(), RuleError> {
     let rules = protocol.rules();
     let is_unix = |address: &Listen| matches!(address, Listen::Unix(_));
-    let reason = match app.balance {
+    let reason = match balance {
         _ if app.spares == 0 => return Ok(()),
         _ if app.reload.overlap == Some(false) => NoSpares::NoOverlap,
         _ if !rules.takes_connections => NoSpares::OwnPort,

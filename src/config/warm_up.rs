@@ -62,10 +62,11 @@ pub(super) fn decide(raw: &mut RawApp, found: &mut Found) -> Option<WarmUp> {
 
 /// Reports a warm-up that the typed protocol, or the typed balance with any protocol, does not allow.
 pub(super) fn check(app: &App, spot: Option<Spot>, found: &mut Found) {
-    let protocol = app.protocol.exactly().or((app.balance == Balance::Shared).then_some(ProtocolKind::Node));
+    let balance = app.balance.least();
+    let protocol = app.protocol.exactly().or((balance == Balance::Shared).then_some(ProtocolKind::Node));
     let Some((protocol, spot)) = protocol.zip(spot) else { return };
-    let Ok(balance) = rules::balance(protocol, app.balance) else { return };
-    if let Err(message) = rules::warm_up(protocol, &App { balance, ..app.clone() }) {
+    let Ok(balance) = rules::balance(protocol, balance) else { return };
+    if let Err(message) = rules::warm_up(protocol, balance, app) {
         found.add(spot, message.to_string());
     }
 }

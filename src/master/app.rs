@@ -122,7 +122,7 @@ impl App {
 
     pub(super) fn new(name: String, supervisor: supervisor::App, settings: Settings, first_seq: u64) -> App {
         let generation = supervisor.generation();
-        let mode = balance_mode(settings.config.balance);
+        let mode = balance_mode(settings.balance.balance);
         App {
             name,
             supervisor,
@@ -194,9 +194,10 @@ impl App {
         }
     }
 
-    /// Whether the master accepts for this app, instead of passing the listening socket to its workers.
+    /// Whether the master accepts for this app, instead of passing the listening socket to its workers; in a reload, for any of its
+    /// generations: its workers get connections as soon as they are ready.
     pub(super) fn master_accepts(&self) -> bool {
-        self.settings().master_accepts()
+        self.generations.values().any(Settings::master_accepts)
     }
 
     /// Whether slots have listening sockets of their own in any generation.
@@ -236,7 +237,7 @@ impl App {
         self.by_member.clear();
         self.waiting.clear();
         self.connections = Connections::default();
-        self.balancer = Balancer::new(balance_mode(self.settings().config.balance), first_seq);
+        self.balancer = Balancer::new(balance_mode(self.settings().balance.balance), first_seq);
         self.slot_notes.clear();
         self.steering_reported = false;
     }

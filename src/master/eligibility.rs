@@ -66,6 +66,10 @@ pub(super) fn recount_listener(cx: &mut Context<impl System>, ix: WorkerIx, list
         listener::poll(cx, app_ix, listener_ix);
     }
     let Some(worker) = cx.workers.get_mut(ix) else { return };
+    if !worker.own_socket && cx.apps[app_ix].has_own_sockets() {
+        // Whether the first socket is selected depends on it too.
+        return cx.needs_steering(app_ix, listener_ix);
+    }
     let Some(listener) = cx.apps[app_ix].listeners.get_mut(listener_ix) else { return };
     let Some(group) = listener.reuseport.as_mut().filter(|_| worker.own_socket) else { return };
     let channel = worker.channel.as_ref();

@@ -8,6 +8,7 @@ mod agent;
 mod agent_check;
 mod app;
 mod autoscale;
+mod balance_fallback;
 mod before;
 mod bind;
 mod canary;

@@ -4,7 +4,7 @@ use super::autoscale;
 use super::context::Context;
 use super::dependencies;
 use super::system::System;
-use crate::ids::{AppIx, Slot, WorkerId};
+use crate::ids::{AppIx, Generation, Slot, WorkerId};
 use crate::os::signal;
 use crate::supervisor::{Cause, Evidence, Excess, ExitStatus, Next, ReadyBy, ReadyRule, Report};
 use crate::text::{elapsed, time_limit};
@@ -96,7 +96,10 @@ pub(super) fn narrate(cx: &mut Context<impl System>, app_ix: AppIx, report: &Rep
         Report::BeforeStarted { .. } | Report::BeforeDone { .. } | Report::BeforeFailed { .. } => {
             super::before::log_report(cx, app_ix, report);
         }
-        Report::ReloadStarted { to } => log::info!("{name}: reloading, generation {to}"),
+        Report::ReloadStarted { to } => {
+            log::info!("{name}: reloading, generation {to}");
+            log_change_of_balance(&cx.apps[app_ix], *to);
+        }
         Report::CanaryWatched { worker, for_ms, .. } => {
             log::info!("{name}: watching worker {worker} of the new generation for {} (canary)", elapsed(*for_ms));
         }
@@ -154,11 +157,25 @@ pub(super) fn log_start(app: &App) {
         plural(app.supervisor.wanted_count(), "worker"),
         app.settings().config.command.join(" ")
     );
+    if let Some(sentence) = app.settings().balance.sentence() {
+        log::info!("{}: balance {sentence}", app.name);
+    }
+}
+
+/// Logs that a reload changes how connections are given to workers, or why.
+fn log_change_of_balance(app: &App, to: Generation) {
+    let Some(next) = app.generations.get(&to).map(|settings| &settings.balance) else { return };
+    let now = &app.settings().balance;
+    if next != now {
+        let words = next.sentence().unwrap_or_else(|| next.balance.to_string());
+        log::info!("{}: balance {words}; generation {} has {}", app.name, app.supervisor.generation(), now.balance);
+    }
 }
 
 fn log_ready(app: &App, workers: u32) {
     log::info!("{}: ready, {workers} {}", app.name, plural(workers, "worker"));
-    if !app.master_accepts() {
+    // Of other programs nobody knows on which of their sockets they listen.
+    if !app.settings().protocol.can_be_handed_connections() {
         return;
     }
     for listener in app.listeners.iter().filter(|l| l.configured.is_some()) {

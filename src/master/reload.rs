@@ -192,7 +192,7 @@ fn commit_generation(
     if !app.supervisor.is_stopped() {
         policy.overlap = may_overlap(app, &settings, slots);
     }
-    app.balancer.set_mode(balance_mode(settings.config.balance));
+    app.balancer.set_mode(balance_mode(settings.balance.balance));
     app.generations.insert(to, settings);
     releases::begin(cx, ix, to);
     (ix, to, policy, slots)

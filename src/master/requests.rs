@@ -2,6 +2,7 @@
 //! to leave. `worker::node::lines` defines the lines, `listener` binds sockets.
 use super::address_in_use;
 use super::addresses;
+use super::balance_fallback;
 use super::channels::{self, ChannelReader, Violation};
 use super::checkpoint;
 use super::context::Context;
@@ -188,10 +189,11 @@ fn on_query(
     seq: u64,
     query: &Query,
 ) -> Result<(), Violation> {
+    balance_fallback::judge(reader.cx, ix, query);
     let Some(worker) = reader.cx.workers.get(ix) else { return Ok(()) };
     let (app_ix, id, number, own_socket) = (worker.app, worker.id, worker.socket_number, worker.own_socket);
     let settings = reader.cx.apps[app_ix].generations.get(&worker.generation);
-    let shared = own_socket || settings.is_some_and(|s: &Settings| s.config.balance == Balance::Shared);
+    let shared = own_socket || settings.is_some_and(|s: &Settings| s.balance.balance == Balance::Shared);
     let found = listener_for(reader.cx, ix, query);
     if let Ok(listener_ix) = found
         && shared

@@ -278,6 +278,7 @@ fn resume_app(
             cwd: PathBuf::from(&generation.cwd),
             program: PathBuf::from(&generation.program),
             agent_program: generation.agent_program.as_ref().map(PathBuf::from),
+            balance: generation.balance.clone().map(|word| (word, generation.balance_why.clone())),
         };
         // A recovered record does not have them.
         let fixed = Some(fixed).filter(|_| !generation.program.is_empty());
@@ -321,7 +322,7 @@ fn resume_app(
     app.deleted = record.deleted;
     // The previous master logged it.
     app.steering_reported = true;
-    let mode = super::app::balance_mode(app.settings().config.balance);
+    let mode = super::app::balance_mode(app.settings().balance.balance);
     app.balancer.set_mode(mode);
     master.cx.apps.push(app);
     resume_listeners(master, ix, inherited);

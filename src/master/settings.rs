@@ -3,6 +3,7 @@
 use super::environment::base_environment;
 use super::hooks::{self, RunsAs};
 use super::system::System;
+use crate::config::balancing::{self, Decided, Known};
 use crate::config::{self, Balance, Listen, Protocol, ProtocolKind, Ready, Said, inspect, node_command, rules};
 use crate::ids::Slot;
 use crate::keeper::protocol::{CPU_PERIOD_US, Credentials, GroupLimits, SpawnSpec};
@@ -10,6 +11,7 @@ use crate::limits;
 use crate::os::listen::Access;
 use crate::os::{attributes, signal, user};
 use crate::program::{self, ProgramKind};
+use crate::reuseport::group::Abilities;
 use crate::supervisor::{AgentPolicy, BeforePolicy, Evidence, Limits, Policy, ReadyRule};
 use crate::worker::{self, FIRST_FD, Inherited, WorkerProtocol};
 use std::collections::BTreeMap;
@@ -80,6 +82,8 @@ pub(super) struct Settings {
     pub(super) source: u32,
     pub(super) program: PathBuf,
     pub(super) protocol: &'static dyn WorkerProtocol,
+    /// Of this generation; `config` has what was typed.
+    pub(super) balance: Decided,
     /// The working directory: absolute, links resolved.
     pub(super) cwd: PathBuf,
     ready: ReadyRule,
@@ -114,6 +118,8 @@ pub(super) struct Fixed {
     pub(super) cwd: PathBuf,
     pub(super) program: PathBuf,
     pub(super) agent_program: Option<PathBuf>,
+    /// The word of its balance and why, where that was `auto`.
+    pub(super) balance: Option<(String, String)>,
 }
 
 /// What a spawn needs in addition to the settings.
@@ -151,9 +157,9 @@ impl Settings {
         let user = system.credentials(config.user.as_deref(), config.group.as_deref())?;
         let path = path_variable(&config);
         let is_fixed = fixed.is_some();
-        let (cwd, program, agent_program) = match fixed {
-            Some(Fixed { cwd, program, agent_program }) => (cwd, Some(program), agent_program),
-            None => (resolve_cwd(system, &config.folder)?, None, None),
+        let (cwd, program, agent_program, recorded) = match fixed {
+            Some(Fixed { cwd, program, agent_program, balance }) => (cwd, Some(program), agent_program, balance),
+            None => (resolve_cwd(system, &config.folder)?, None, None, None),
         };
         let found = find_program(&config.command[0], program, &path, &cwd)?;
         let agent = AgentSettings::prepare(&config, agent_program, &path, &cwd)?;
@@ -161,8 +167,14 @@ impl Settings {
         let program_kind = program::kind_of(&found, &config.command);
         let program_kind = as_worker(program_kind, &config)?;
         let kind = worker::decide(config.protocol, program_kind);
-        let mut config = config;
-        let ready = check(kind, &mut config)?;
+        let balance = if is_fixed {
+            let record = recorded.as_ref().map(|(word, why)| (word.as_str(), why.as_str()));
+            Decided::recorded(config.balance, kind, record)?
+        } else {
+            let known = Known { app: &config, protocol: kind, workers: config.workers_most(system.cpus().count) };
+            balancing::decide(&known, || Abilities::default().best(system))?
+        };
+        let ready = check(kind, balance.balance, &config)?;
         let may_speak = kind.rules().evidence.contains(&Said::Notify);
         let ready = ready_rule(config.ready.is_none() && may_speak, &ready);
         let advice =
@@ -185,6 +197,7 @@ impl Settings {
             source,
             program: found.path,
             protocol: worker::protocol(kind),
+            balance,
             cwd,
             ready,
             own_uid,
@@ -277,12 +290,12 @@ impl Settings {
 
     /// Whether the master accepts for the workers, instead of passing them the listening socket.
     pub(super) fn master_accepts(&self) -> bool {
-        self.protocol.can_be_handed_connections() && !matches!(self.config.balance, Balance::Shared | Balance::Kernel)
+        self.protocol.can_be_handed_connections() && !matches!(self.balance.balance, Balance::Shared | Balance::Kernel)
     }
 
     /// Whether each slot has a listening socket of its own.
     pub(super) fn has_own_sockets(&self) -> bool {
-        self.config.balance == Balance::Kernel && self.protocol.takes_connections()
+        self.balance.balance == Balance::Kernel && self.protocol.takes_connections()
     }
 
     /// Whether a program without configured addresses was told to listen somewhere else than that of another
@@ -570,15 +583,14 @@ pub(super) fn no_new_privs(app: &config::App, own_uid: u32, credentials: Option<
     !app.new_privileges.unwrap_or(!is_another)
 }
 
-/// What the protocol makes of balance and readiness.
-fn check(kind: ProtocolKind, config: &mut config::App) -> Result<Ready, rules::RuleError> {
-    config.balance = rules::balance(kind, config.balance)?;
+/// What protocol and balance make of readiness; refuses what they do not allow.
+fn check(kind: ProtocolKind, balance: Balance, config: &config::App) -> Result<Ready, rules::RuleError> {
     rules::listen(kind, !config.listen.is_empty())?;
-    rules::limits(kind, config.balance, &config.limits)?;
+    rules::limits(kind, balance, &config.limits)?;
     rules::alive(kind, &config.alive)?;
     rules::metrics(kind, config.metrics)?;
-    rules::spares(kind, config)?;
-    rules::warm_up(kind, config)?;
+    rules::spares(kind, balance, config)?;
+    rules::warm_up(kind, balance, config)?;
     rules::ready(kind, config.ready.as_ref(), rules::is_seen_to_listen(kind, &config.listen))
 }
 

@@ -15,7 +15,6 @@ use super::system::System;
 use super::time_counts::TimeCounts;
 use super::upgrade::Upgrade;
 use crate::api::{types as wire, warnings};
-use crate::config::Balance;
 use crate::ids::AppIx;
 use crate::limits::CUSTOM_SHOWN_MAX;
 use crate::reuseport::program::Steering;
@@ -130,7 +129,9 @@ fn app(cx: &Context<impl System>, files: &LogFiles, index: AppIx, room: &mut usi
         spares_wanted: app.supervisor.spares_wanted(),
         spares_ready: app.supervisor.spare_count(),
         generation: app.supervisor.generation().0,
-        balance: balance(settings.config.balance),
+        balance: wire::Balance::from_word(settings.balance.balance.name()),
+        balance_typed: wire::Balance::from_word(settings.config.balance.name()),
+        balance_why: settings.balance.why.as_ref().map(ToString::to_string),
         steering: app.steering().map(steering),
         protocol: wire::Protocol::from_word(settings.protocol.kind().rules().name),
         ready: settings.ready_words(),
@@ -237,10 +238,6 @@ fn worker_state(worker: &WorkerView) -> wire::WorkerState {
         Phase::Draining { .. } => wire::WorkerState::Draining,
         Phase::Stopping { .. } | Phase::Killed => wire::WorkerState::Stopping,
     }
-}
-
-fn balance(balance: Balance) -> wire::Balance {
-    wire::Balance::from_word(balance.name())
 }
 
 fn steering(steering: Steering) -> wire::Steering {

@@ -67,6 +67,12 @@ pub trait Kernel {
     }
 }
 
+/// The kernel that this process runs on, where nothing else of the system is needed.
+#[derive(Clone, Copy, Debug)]
+pub struct ThisKernel;
+
+impl Kernel for ThisKernel {}
+
 /// The group of one listener.
 #[derive(Debug)]
 pub struct Group {

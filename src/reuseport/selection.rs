@@ -89,6 +89,12 @@ impl Selection {
         if self.taken.is_empty() { self.last.clone() } else { self.taken.iter().copied().collect() }
     }
 
+    /// The same where others take connections from the first socket too: the master, or workers that have no socket of their own.
+    pub fn selected_with_first(&self) -> Vec<u32> {
+        let first = Some(0).filter(|first| !self.taken.contains(first));
+        first.into_iter().chain(self.taken.iter().copied()).collect()
+    }
+
     /// How many of their next turns sockets leave to others, so that about the same number of connections waits in
     /// each: those above the average of `waiting` (number of the socket, connections; the others are empty). Small
     /// differences are ignored.
@@ -153,6 +159,19 @@ mod tests {
         assert_eq!(group.selected(), [2]);
         group.enter(0, WorkerIx(9));
         assert_eq!(group.selected(), [0]);
+    }
+
+    #[test]
+    fn the_first_socket_stays_selected_while_others_take_from_it() {
+        let mut group = of(3);
+        assert_eq!(group.selected_with_first(), [0]);
+        group.enter(2, WorkerIx(7));
+        assert_eq!(group.selected_with_first(), [0, 2]);
+        group.enter(0, WorkerIx(8));
+        assert_eq!(group.selected_with_first(), [0, 2]);
+        group.leave(0, WorkerIx(8));
+        group.leave(2, WorkerIx(7));
+        assert_eq!(group.selected_with_first(), [0], "nothing waits where nobody is any more");
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod again;
 mod agent;
 mod alive;
 mod asked;
+mod auto;
 mod autoscale;
 mod background;
 mod before;

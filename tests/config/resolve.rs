@@ -4,7 +4,7 @@ use clusterd::config::resolve::{env_files_wanted, resolve};
 use clusterd::config::schema::{Setting, settings};
 use clusterd::config::sources::{EnvFileSource, FileSource, FileUser, Overrides, Sources};
 use clusterd::config::{App, Restart};
-use clusterd::config::{Balance, Limits, Ready, Workers};
+use clusterd::config::{Balance, Balancing, Limits, Ready, Workers};
 use clusterd::supervisor::Measure;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -181,7 +181,7 @@ drain_spread = "1m"
     assert_eq!(app.workers, Workers::MaxMinus(1));
     let listen: Vec<String> = app.listen.iter().map(ToString::to_string).collect();
     assert_eq!(listen, ["*:8080", "127.0.0.1:80", "unix:/srv/run/a.sock"]);
-    assert_eq!(app.balance, Balance::Strategy(Mode::Sticky));
+    assert_eq!(app.balance, Balancing::Exactly(Balance::Strategy(Mode::Sticky)));
     assert_eq!(app.ready, Some(Ready::Message));
     assert_eq!(app.drain_timeout, Duration::ZERO);
     let env: Vec<_> = app.env.iter().map(|(name, value)| format!("{name}={value}")).collect();

@@ -113,6 +113,12 @@ pub struct App {
     pub generation: u32,
     /// How connections are distributed.
     pub balance: Balance,
+    /// `balance` as configured; empty for an older master.
+    #[serde(default)]
+    pub balance_typed: Balance,
+    /// With `auto`: why it means `balance` here; absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance_why: Option<String>,
     /// With balance `kernel`: how the kernel chooses among the workers.
     #[serde(default)]
     pub steering: Option<Steering>,

@@ -224,6 +224,8 @@ fn app() -> App {
         spares_ready: 1,
         generation: 2,
         balance: Balance::Kernel,
+        balance_typed: Balance::Auto,
+        balance_why: Some("each worker has a socket".to_owned()),
         steering: Some(Steering::Turns),
         protocol: Protocol::ListenFds,
         ready: "http:/healthz".to_owned(),
@@ -298,6 +300,8 @@ const APP: &str = r#"{
   "spares_ready": 1,
   "generation": 2,
   "balance": "kernel",
+  "balance_typed": "auto",
+  "balance_why": "each worker has a socket",
   "steering": "turns",
   "protocol": "listen-fds",
   "ready": "http:/healthz",
@@ -390,6 +394,7 @@ const GONE: &str = r#"{
   "spares_ready": 0,
   "generation": 0,
   "balance": "",
+  "balance_typed": "",
   "steering": null,
   "protocol": "",
   "ready": "",
@@ -580,7 +585,7 @@ fn every_word_is_what_it_was() {
     assert_eq!(words!(AppStatus), "starting running reloading stopping stopped errored gone");
     assert_eq!(words!(WorkerState), "starting online ready spare draining stopping waiting errored stopped");
     assert_eq!(words!(AgentState), "starting ready stopping waiting stopped");
-    assert_eq!(words!(Balance), "round-robin sticky shared kernel");
+    assert_eq!(words!(Balance), "round-robin sticky shared kernel auto");
     assert_eq!(words!(Steering), "turns random hash");
     assert_eq!(words!(Protocol), "node bind listen-fds none");
     assert_eq!(words!(LogFormat), "plain json");

@@ -201,6 +201,8 @@ wire_words! {
         Shared = "shared",
         /// A socket for each slot, chosen by the kernel.
         Kernel = "kernel",
+        /// By the app. Only as what was typed, never as what is in use.
+        Auto = "auto",
     }
 
     /// What the number of workers follows.

@@ -1,6 +1,7 @@
 //! `clusterd check`: shows what would run on this machine, or everything that is wrong. Binds and starts nothing.
 use crate::cli::exit::{EXIT_FAILED, EXIT_USAGE, load_error_code};
 use crate::cli::run_args::RunArgs;
+use crate::config::balancing::{self, Decided, Known};
 use crate::config::resolve::resolve;
 use crate::config::sources::shown;
 use crate::config::{App, Balance, Listen, Protocol, ProtocolKind, Ready, WorkerRange, defaults, rules};
@@ -8,6 +9,7 @@ use crate::loader;
 use crate::os::cpu::{self, CpuCount};
 use crate::os::user;
 use crate::program;
+use crate::reuseport::group::{Abilities, ThisKernel};
 use crate::worker;
 use clap::Args;
 use serde::Serialize;
@@ -125,6 +127,10 @@ struct Finding {
     listen: Vec<String>,
     protocol: String,
     balance: Option<String>,
+    /// As configured.
+    balance_typed: String,
+    /// Why, where that is `auto`.
+    balance_why: Option<String>,
     ready: Option<String>,
     ready_timeout_ms: u64,
     /// It cannot run here.
@@ -172,7 +178,9 @@ fn examine(app: &App, cpus: &CpuCount) -> Finding {
         Some(kind) => Some(worker::decide(app.protocol, kind)),
         None => app.protocol.exactly(),
     };
-    examine_sockets(app, protocol, &mut finding);
+    let balance = decide_balance(app, protocol, cpus, &mut finding);
+    examine_sockets(app, protocol, balance.as_ref(), &mut finding);
+    let balance = balance.map(|decided| decided.balance);
     let typed = || Ok(app.ready.clone().unwrap_or(Ready::After(defaults::READY_AFTER)));
     match protocol.map_or_else(typed, |protocol| {
         rules::ready(protocol, app.ready.as_ref(), rules::is_seen_to_listen(protocol, &app.listen))
@@ -180,7 +188,7 @@ fn examine(app: &App, cpus: &CpuCount) -> Finding {
         Ok(ready) => {
             finding.ready = Some(ready.to_string());
             let by_themselves =
-                matches!(ready, Ready::Http(_)) && matches!(app.balance, Balance::Shared | Balance::Kernel);
+                matches!(ready, Ready::Http(_)) && matches!(balance, Some(Balance::Shared | Balance::Kernel));
             let note = if by_themselves { "; workers take connections as soon as they listen" } else { "" };
             finding.row("ready", format!("{ready}, within {:?}{note}", app.ready_timeout));
         }
@@ -224,7 +232,24 @@ fn path_of(app: &App) -> OsString {
     app.env.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH")).unwrap_or_default()
 }
 
-fn examine_sockets(app: &App, protocol: Option<ProtocolKind>, finding: &mut Finding) {
+/// What would balance. Without the program only what was typed is known.
+fn decide_balance(
+    app: &App,
+    protocol: Option<ProtocolKind>,
+    cpus: &CpuCount,
+    finding: &mut Finding,
+) -> Option<Decided> {
+    let decided = match protocol {
+        Some(protocol) => {
+            let known = Known { app, protocol, workers: app.workers_most(cpus.count) };
+            balancing::decide(&known, || Abilities::default().best(&ThisKernel))
+        }
+        None => Ok(Decided { balance: app.balance.least(), why: None }),
+    };
+    finding.keep(decided)
+}
+
+fn examine_sockets(app: &App, protocol: Option<ProtocolKind>, balance: Option<&Decided>, finding: &mut Finding) {
     let listen: Vec<String> = app.listen.iter().map(ToString::to_string).collect();
     finding.row("listen", if listen.is_empty() { "nothing".to_owned() } else { listen.join(", ") });
     let shown = protocol.map_or_else(|| app.protocol.to_string(), |protocol| protocol.to_string());
@@ -232,21 +257,21 @@ fn examine_sockets(app: &App, protocol: Option<ProtocolKind>, finding: &mut Find
     for address in &app.listen {
         finding.problems.extend(address_problem(address));
     }
-    let balance = protocol.map_or(Ok(app.balance), |protocol| rules::balance(protocol, app.balance));
-    if let Some(balance) = finding.keep(balance) {
+    finding.balance_typed = app.balance.to_string();
+    if let Some(decided) = balance {
         // Without a socket there is nothing to balance.
         let none = protocol.is_some_and(|protocol| !protocol.rules().takes_connections);
-        finding.balance = (!none).then(|| balance.to_string());
-        finding.row("balance", if none { "nothing".to_owned() } else { balance.to_string() });
+        let words = decided.sentence().unwrap_or_else(|| decided.balance.to_string());
+        finding.balance = (!none).then(|| decided.balance.to_string());
+        finding.balance_why = decided.why.as_ref().map(ToString::to_string);
+        finding.row("balance", if none { "nothing".to_owned() } else { words });
     }
-    finding.keep(protocol.map_or(Ok(()), |protocol| rules::limits(protocol, app.balance, &app.limits)));
+    let decided = protocol.zip(balance.map(|decided| decided.balance));
+    finding.keep(decided.map_or(Ok(()), |(protocol, balance)| rules::limits(protocol, balance, &app.limits)));
     finding.keep(protocol.map_or(Ok(()), |protocol| rules::alive(protocol, &app.alive)));
     finding.keep(protocol.map_or(Ok(()), |protocol| rules::metrics(protocol, app.metrics)));
-    let decided = protocol.and_then(|protocol| Some((protocol, rules::balance(protocol, app.balance).ok()?)));
-    finding
-        .keep(decided.map_or(Ok(()), |(protocol, balance)| rules::spares(protocol, &App { balance, ..app.clone() })));
-    finding
-        .keep(decided.map_or(Ok(()), |(protocol, balance)| rules::warm_up(protocol, &App { balance, ..app.clone() })));
+    finding.keep(decided.map_or(Ok(()), |(protocol, balance)| rules::spares(protocol, balance, app)));
+    finding.keep(decided.map_or(Ok(()), |(protocol, balance)| rules::warm_up(protocol, balance, app)));
     let how = if app.protocol == Protocol::Auto { " (auto)" } else { "" };
     finding.row("protocol", format!("{shown}{how}"));
 }

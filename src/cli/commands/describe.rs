@@ -91,7 +91,7 @@ fn app_rows(id: String, app: &App) -> Vec<(&'static str, String)> {
         ("folder", app.cwd.clone()),
         ("listens on", if app.listen.is_empty() { "no address".to_owned() } else { app.listen.join(" ") }),
         ("protocol", app.protocol.to_string()),
-        ("balance", app.balance.to_string()),
+        ("balance", balance_words(app)),
         ("ready by", app.ready.clone()),
         ("generation", app.generation.to_string()),
         ("restarts", app.restarts.to_string()),
@@ -119,6 +119,12 @@ fn app_rows(id: String, app: &App) -> Vec<(&'static str, String)> {
         rows.push(("", format!("{}, generation {}", before.state, before.generation)));
     }
     rows
+}
+
+/// The balance; where it is `auto`, with the reason.
+pub(super) fn balance_words(app: &App) -> String {
+    let balance = app.balance.to_string();
+    app.balance_why.as_ref().map_or_else(|| balance.clone(), |why| format!("auto: {balance}, since {why}"))
 }
 
 /// How the number of workers follows the load, and why it changed last.

@@ -2,7 +2,7 @@
 use crate::api::types::{App, AppStatus, BeforeState, Deployment, Worker};
 use crate::cli::apply::{fail, print};
 use crate::cli::client::Master;
-use crate::cli::commands::describe::scale_words;
+use crate::cli::commands::describe::{balance_words, scale_words};
 use crate::cli::error::CommandError;
 use crate::cli::table::{Paint, Row, Table, Tone};
 use crate::cli::target::{Found, Known, gone_app, known};
@@ -224,6 +224,9 @@ fn deployment_tables(deployment: &Deployment, paint: Paint) -> String {
         let _ = writeln!(text, "{whole}{}", headline(app, deployment, paint));
         if let Some(scale) = &app.scale {
             let _ = writeln!(text, "  {}", scale_words(app, scale));
+        }
+        if app.balance_why.is_some() {
+            let _ = writeln!(text, "  balance {}", balance_words(app));
         }
         text.push_str(&worker_table(app, paint));
     }

@@ -51,13 +51,14 @@ fn text(known: &Known) -> String {
                 for app in &deployment.apps {
                     let _ = writeln!(
                         text,
-                        "  {}: {}, {}/{} ready, {} {}, ready by {}, generation {}, restarts {}",
+                        "  {}: {}, {}/{} ready, {} {}{}, ready by {}, generation {}, restarts {}",
                         app.name,
                         app.status,
                         app.workers_ready,
                         app.workers_wanted,
                         app.protocol,
                         app.balance,
+                        if app.balance_why.is_some() { " (auto)" } else { "" },
                         app.ready,
                         app.generation,
                         app.restarts

@@ -37,7 +37,8 @@ pub(super) fn between(before: &Deployment, now: &Deployment) -> Option<BTreeMap<
 
 /// Whether connections pass through the master; elsewhere workers accept them by themselves.
 fn counts_connections(app: &App) -> bool {
-    app.protocol == Protocol::Node && !matches!(app.balance, Balance::Shared | Balance::Kernel | Balance::Unknown)
+    app.protocol == Protocol::Node
+        && !matches!(app.balance, Balance::Shared | Balance::Kernel | Balance::Auto | Balance::Unknown)
 }
 
 fn of_app(before: &App, now: &App, ms: u64, counted: bool) -> AppRates {

@@ -37,7 +37,9 @@ use crate::config::problem::{At, Found, Spot};
 use crate::config::raw::{Entry, Walk};
 use crate::config::scaling::{Scaling, WorkerRange};
 use crate::config::warm_up::{self, WarmUp};
-use crate::config::{Balance, Listen, Metrics, Protocol, Ready, Watch, Workers, cron, defaults, name, parse, protocol};
+use crate::config::{
+    Balancing, Listen, Metrics, Protocol, Ready, Watch, Workers, cron, defaults, name, parse, protocol,
+};
 use crate::limits::{FAILURES_REMEMBERED_MAX, LOG_FILES_KEPT_MAX, PIDS_MAX, RUNS_MAX, SPARES_MAX};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -284,12 +286,12 @@ table! {
     /// One more listen address, before the others: this port of every address of the machine.
     port: raw(u16), Port, unset "none", example "8081", section "sockets",
         flag flag("--port", SOCKETS, "PORT").short('p').for_one_app().help("Listen on this port; 0: any free one");
-    /// Who gets the next connection: "round-robin", "sticky" (by client address), "shared" (whoever accepts first), "kernel" (each slot has a socket of its own and the kernel chooses).
-    balance: plain(Balance = defaults::BALANCE), BALANCE, section "sockets",
+    /// Who gets the next connection: "auto" (by the app), "round-robin", "sticky" (by client address), "shared" (whoever accepts first), "kernel" (each slot has a socket of its own and the kernel chooses).
+    balance: plain(Balancing = defaults::BALANCE), BALANCE, section "sockets",
         flag flag("--balance", SOCKETS, "WAY").short('b')
-            .help("Who gets the next connection: round-robin, sticky (by client address), shared (whoever accepts first), \
-                   kernel (a socket for each worker)"),
-        more "`round-robin`: clusterd accepts, and hands the connection to the worker with the fewest that it has not yet \
+            .help("Who gets the next connection: auto (by the app), round-robin, sticky (by client address), shared (whoever \
+                   accepts first), kernel (a socket for each worker)"),
+        more "`auto`: see below; `ls` says what it means for an app, and why. `round-robin`: clusterd accepts, and hands the connection to the worker with the fewest that it has not yet \
               taken. `sticky`: the same client address goes to the same slot, and waits for its worker while that is busy; it moves only when the worker is gone or stuck, and stays. `shared`: workers accept from the one socket by \
               themselves. `kernel`: every slot has a listening socket of its own, see below. With `bind` it is `kernel` \
               unless it is `shared`, with `listen-fds` `shared` unless it is `kernel`";
@@ -645,8 +647,8 @@ const APP_NAMES: Texts<String> = Texts {
 };
 const PATTERNS: Texts<String> =
     Texts { parse: parse::pattern, words: "string, or array of strings", most: TOO_MANY_ENTRIES, empty: Some("[]") };
-const BALANCE: Text<Balance> =
-    Text { wants: "a string", parse: parse::balance, words: "", show: quoted, choices: &Balance::NAMES };
+const BALANCE: Text<Balancing> =
+    Text { wants: "a string", parse: parse::balance, words: "", show: quoted, choices: &Balancing::NAMES };
 const PROTOCOL: Text<Protocol> =
     Text { wants: "a string", parse: parse::protocol, words: "", show: quoted, choices: &protocol::NAMES };
 const STOP_SIGNAL: Text<String> =

@@ -163,6 +163,7 @@ fn other(
         readable_all: false,
         writable_all: false,
         client_first: false,
+        refuses: false,
         backlog: None,
         index: 0,
         data: None,

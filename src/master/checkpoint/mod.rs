@@ -110,7 +110,11 @@ pub(super) fn save_app(cx: &mut Context<impl System>, app_ix: AppIx) {
         let cwd = settings.cwd.to_string_lossy().into_owned();
         let program = settings.program.to_string_lossy().into_owned();
         let agent_program = settings.agent.as_ref().map(|a| a.program.to_string_lossy().into_owned());
-        (*generation, GenerationRecord { source: settings.source, cwd, program, agent_program })
+        let why = settings.balance.why.as_ref();
+        let balance = why.map(|_| settings.balance.balance.name().to_owned());
+        let balance_why = why.map(ToString::to_string).unwrap_or_default();
+        let source = settings.source;
+        (*generation, GenerationRecord { source, cwd, program, agent_program, balance, balance_why })
     });
     let record = AppRecord {
         name: app.name.clone(),

@@ -117,10 +117,15 @@ pub(in crate::master) struct GenerationRecord {
     pub(in crate::master) program: String,
     /// Path of the agent's program.
     pub(in crate::master) agent_program: Option<String>,
+    /// What `balance = "auto"` means for it; absent where another balance was typed, or a version before `auto` wrote this.
+    pub(in crate::master) balance: Option<String>,
+    /// Why, for people.
+    pub(in crate::master) balance_why: String,
 }
 
 record! {
-    GenerationRecord { 1 source; 2 cwd = String::new(); 3 program = String::new(); 4 agent_program; }
+    GenerationRecord { 1 source; 2 cwd = String::new(); 3 program = String::new(); 4 agent_program; 5 balance;
+        6 balance_why = String::new(); }
 }
 
 /// The generations of an app that ran.

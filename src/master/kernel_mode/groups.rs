@@ -10,6 +10,7 @@ use crate::master::listening::Listening;
 use crate::master::narration::plural;
 use crate::master::system::System;
 use crate::master::timers::Timer;
+use crate::master::worker::Worker;
 use crate::os::listen::LocalAddress;
 use crate::reuseport::group::{Abilities, Group, GrowError};
 use crate::reuseport::program::Steering;
@@ -281,10 +282,10 @@ impl Groups {
 
     fn steer_group(&mut self, cx: &mut Context<impl System>, app_ix: AppIx, listener_ix: ListenerIx) {
         leave_out_closed(cx, app_ix, listener_ix);
+        let is_shared = is_first_shared(cx, app_ix, listener_ix);
         let app = &mut cx.apps[app_ix];
-        let slots = app.supervisor.slot_count();
-        // In another balance mode the master accepts all connections from the first socket.
         let own_sockets = app.has_own_sockets();
+        let slots = app.supervisor.slot_count();
         let Some(listener) = app.listeners.get_mut(listener_ix) else { return };
         let Some(group) = &mut listener.reuseport else { return };
         group.selection.settle();
@@ -292,7 +293,11 @@ impl Groups {
         if group.socket_count() < 2 || group.order().is_empty() {
             return;
         }
-        let selected = if own_sockets { group.selection.selected() } else { vec![0] };
+        let selected = match (own_sockets, is_shared) {
+            (false, _) => vec![0],
+            (true, false) => group.selection.selected(),
+            (true, true) => group.selection.selected_with_first(),
+        };
         let before = group.steering;
         let best = self.abilities.best(&cx.system);
         let attached = if listener.datagram {
@@ -365,6 +370,21 @@ fn group_sockets(listener: &Listener) -> usize {
 
 fn sockets_in_words(n: u32) -> String {
     format!("{n} {}", plural(n, "socket"))
+}
+
+/// Whether others than the worker of its slot take connections from the first socket: the master for its workers, or workers that share
+/// it. In a reload that changes the balance, beside workers that have sockets of their own.
+pub(in crate::master) fn is_first_shared(cx: &Context<impl System>, app_ix: AppIx, listener_ix: ListenerIx) -> bool {
+    let app = &cx.apps[app_ix];
+    if !app.has_own_sockets() {
+        return true;
+    }
+    let is_mixed = app.generations.values().any(|settings| !settings.has_own_sockets());
+    let takes = |w: &Worker<_>| {
+        let serves = w.admitted && w.drain.is_none() && w.serves.contains(&listener_ix);
+        w.app == app_ix && !w.is_beside && !w.own_socket && serves
+    };
+    is_mixed && cx.workers.iter().any(|(_, worker)| takes(worker))
 }
 
 /// Closes the group of a listener that is no longer served. Waiting connections are reset.

@@ -11,6 +11,7 @@ use crate::master::context::Context;
 use crate::master::dispatch::{Accepted, Dispatch};
 use crate::master::drains::Drain;
 use crate::master::eligibility;
+use crate::master::kernel_mode::groups::is_first_shared;
 use crate::master::liveness::{LivenessProbes, STARVED_US};
 use crate::master::narration::plural;
 use crate::master::reactor::QueueIx;
@@ -280,9 +281,9 @@ impl AcceptQueueMonitor {
         let takers = group.selection.takers(socket).to_vec();
         if takers.is_empty() {
             // In another balance mode the first socket is shared, and polled where the master accepts.
-            return if socket > 0 || app.has_own_sockets() { Seen::Abandoned } else { Seen::Empty };
+            return if socket == 0 && is_first_shared(cx, app_ix, listener_ix) { Seen::Empty } else { Seen::Abandoned };
         }
-        if !group.selection.has_others(socket) {
+        if !group.selection.has_others(socket) && !is_first_shared(cx, app_ix, listener_ix) {
             // No other worker could take them over.
             return Seen::Stuck;
         }

@@ -99,6 +99,8 @@ pub struct Query {
     pub writable_all: bool,
     /// The server speaks when it was spoken to (HTTP, TLS), as the preload says.
     pub client_first: bool,
+    /// The server refuses connections beyond a number (`maxConnections`), as the preload says.
+    pub refuses: bool,
     /// Length of the accept queue.
     pub backlog: Option<i64>,
     /// Tells servers of one worker on the same address apart.
@@ -167,6 +169,8 @@ struct Internal<'a> {
     writable_all: Option<&'a RawValue>,
     #[serde(default, rename = "clientFirst", borrow)]
     client_first: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    refuses: Option<&'a RawValue>,
     #[serde(default, borrow)]
     backlog: Option<&'a RawValue>,
     #[serde(default)]
@@ -387,6 +391,7 @@ fn decode_query(m: Internal<'_>) -> Result<Query, BadField> {
         readable_all: m.readable_all.is_some_and(|typed| typed.get() == "true"),
         writable_all: m.writable_all.is_some_and(|typed| typed.get() == "true"),
         client_first: m.client_first.is_some_and(|typed| typed.get() == "true"),
+        refuses: m.refuses.is_some_and(|typed| typed.get() == "true"),
         backlog: m.backlog.and_then(number),
         index: m.index.unwrap_or(0),
         data,
@@ -617,11 +622,12 @@ mod tests {
         let line = br#"{"cmd":"NODE_CLUSTER","act":"queryServer","index":0,"data":null,"address":null,"port":0,"addressType":4,"fd":null,"flags":0,"backlog":511,"seq":2}"#;
         let FromWorker::QueryServer { seq: 2, query } = decode(line).unwrap() else { panic!("not a query") };
         assert_eq!((query.address.as_deref(), query.port, query.backlog), (None, 0, Some(511)));
-        assert!(!query.client_first);
+        assert!(!query.client_first && !query.refuses);
         assert_eq!(query.key(), "null:0:4::0");
-        let host = br#"{"cmd":"NODE_CLUSTER","act":"queryServer","index":0,"data":null,"address":"::1","port":"80","addressType":6,"backlog":false,"clientFirst":true,"seq":2}"#;
+        let host = br#"{"cmd":"NODE_CLUSTER","act":"queryServer","index":0,"data":null,"address":"::1","port":"80","addressType":6,"backlog":false,"clientFirst":true,"refuses":true,"seq":2}"#;
         let FromWorker::QueryServer { query, .. } = decode(host).unwrap() else { panic!("not a query") };
-        assert_eq!((query.key().as_str(), query.backlog, query.client_first), ("::1:80:6::0", None, true));
+        assert_eq!((query.key().as_str(), query.backlog), ("::1:80:6::0", None));
+        assert!(query.client_first && query.refuses);
         let udp = br#"{"cmd":"NODE_CLUSTER","act":"queryServer","address":"0.0.0.0","port":53,"addressType":"udp4","flags":0,"data":{"a":1},"seq":3}"#;
         let FromWorker::QueryServer { query, .. } = decode(udp).unwrap() else { panic!("not a query") };
         assert_eq!((query.address_type, query.data.as_deref()), (AddressType::Udp4, Some("{\"a\":1}")));

@@ -5,7 +5,7 @@
 // - It lets a program end that has come to its end. As in a child process of Node, and unlike under Node's cluster, the
 //   channel alone keeps nobody alive: only listeners of its messages, servers, and answers that are awaited do.
 // - It calls the app's listeners of `stop_signal`, where that is set, before a worker that was told to leave ends.
-// - It tells clusterd of which servers the clients speak first.
+// - It tells clusterd of which servers the clients speak first, and which refuse connections.
 // - It takes profiles of the process, where `clusterd profile` asks for one.
 //
 // Whatever fails here, the app runs as without it.
@@ -105,10 +105,12 @@ function setUp() {
       });
     };
 
-    /// Clients of HTTP and of TLS speak first: a connection may wait for that before the worker accepts it.
+    /// Clients of HTTP and of TLS speak first: a connection may wait for that before the worker accepts it. A server that
+    /// refuses connections can have them handed to it only, so that they go to another worker.
     function described(server, options) {
       const clientFirst = server instanceof http.Server || isTls(server) || typeof server?.updateSettings === 'function';
-      return clientFirst ? { ...options, clientFirst } : options;
+      const refuses = typeof server?.maxConnections === 'number';
+      return clientFirst || refuses ? { ...options, clientFirst, refuses } : options;
     }
 
     /// A handle without a socket, of a server whose connections come over the channel.

@@ -92,7 +92,7 @@ export interface StartOptions {
   port?: number | string;
   host?: string;
   listen?: string | string[];
-  balance?: 'round-robin' | 'sticky' | 'shared' | 'kernel';
+  balance?: 'auto' | 'round-robin' | 'sticky' | 'shared' | 'kernel';
   protocol?: 'auto' | 'node' | 'bind' | 'listen-fds' | 'none';
   ready?: string;
   wait_ready?: boolean;
