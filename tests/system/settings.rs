@@ -366,6 +366,8 @@ fn configure(plan: &mut Plan, seed: u64, random: &mut Random) {
     }
     let (has_sticky, replaces, first) = (web.has_sticky, web.replaces, web.workers);
     plan.must_say_ready = web.must_say_ready;
+    // Others are ready when they have lived for a while, so nobody can know whether they will serve.
+    let is_heard = web.protocol == "node" || web.must_say_ready;
     if web.tables.iter().any(|table| table.contains("memory")) {
         plan.leak_bytes = random.between(0, 1024 * 1024);
     }
@@ -388,7 +390,8 @@ fn configure(plan: &mut Plan, seed: u64, random: &mut Random) {
         let at_us = any_time(random);
         match random.between(0, 2) {
             0 => {
-                let bad = ["exit", "never", "slow"][random.between(0, 2) as usize];
+                let nth = random.between(0, 2) as usize;
+                let bad = ["exit", "never", "slow"][if is_heard { nth } else { 0 }];
                 plan.deeds.push((at_us, Deed::Configure(file(&apps, first, Some(bad)))));
             }
             1 => {
