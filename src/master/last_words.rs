@@ -4,6 +4,7 @@ use super::address_in_use;
 use super::context::Context;
 use super::system::System;
 use super::timers::Timer;
+use super::typescript;
 use crate::ids::AppIx;
 use crate::logs::Tail;
 use std::sync::Arc;
@@ -51,6 +52,8 @@ fn look_at(cx: &mut Context<impl System>, ix: AppIx, now_ms: u64) -> bool {
         }
         return false;
     };
-    address_in_use::explain_end(cx, ix, &awaited.tail.lines());
+    let lines = awaited.tail.lines();
+    address_in_use::explain_end(cx, ix, &lines);
+    typescript::explain_end(cx, ix, &lines);
     true
 }

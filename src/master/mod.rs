@@ -74,6 +74,7 @@ mod tasks;
 pub mod time_counts;
 mod timers;
 mod triggers;
+mod typescript;
 mod unread;
 mod upgrade;
 mod upgraded_moves;

@@ -258,3 +258,25 @@ fn a_file_in_typescript_is_read_or_refused_with_what_reads_it() {
     let (code, _, said) = home.run(&["start", "ecosystem.config.js"]);
     assert!(code != 0 && said.contains("web: cron_restart: ") && said.contains("not a cron expression"), "{said}");
 }
+
+#[test]
+fn a_script_in_typescript_starts_or_is_refused_with_what_runs_it() {
+    let home = Home::new();
+    let lines = "const port: number = Number(process.env.PORT);\nhttp.createServer().listen(port, '127.0.0.1');\n";
+    home.folder.write("module/package.json", r#"{ "type": "module" }"#);
+    for (file, head) in
+        [("common.ts", "const http = require('http');\n"), ("module/es.ts", "import http from 'http';\n")]
+    {
+        home.folder.write(file, &format!("{head}{lines}"));
+        let (code, _, said) = home.run(&["start", file, "--name", "web", "-i", "1", "--host", "127.0.0.1", "-p", "0"]);
+        match code {
+            0 => assert_eq!(home.app("web").workers_ready, 1),
+            _ => {
+                let advice = format!("runs no TypeScript (22.18 and later do): install a later one, compile {file} to");
+                assert!(said.contains(&advice) && said.contains("--import tsx"), "{said}");
+                assert_eq!(said.matches("runs no TypeScript").count(), 1, "{said}");
+            }
+        }
+        home.run(&["delete", "web"]);
+    }
+}
