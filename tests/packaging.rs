@@ -165,6 +165,28 @@ fn what_is_run_may_be_run_and_parses() {
     }
 }
 
+#[test]
+fn a_port_of_the_package_tests_is_lost_to_nobody_and_its_server_can_have_it() {
+    let script = "
+import errno, socket, sys
+sys.path.insert(0, 'packaging/tests')
+from common import free_port
+port = free_port()
+with socket.socket() as other:
+    try:
+        other.bind(('127.0.0.1', port))
+        raise SystemExit('somebody else has it')
+    except OSError as error:
+        assert error.errno == errno.EADDRINUSE, error
+with socket.create_server(('0.0.0.0', port)) as server, socket.create_connection(('127.0.0.1', port)) as client:
+    server.accept()[0].sendall(b'served')
+    assert client.recv(6) == b'served'
+";
+    let mut python = Command::new("python3");
+    let run = python.args(["-B", "-c", script]).current_dir(root()).output().unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+}
+
 /// A temporary folder, removed when dropped.
 struct Folder(PathBuf);
 

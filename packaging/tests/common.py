@@ -40,10 +40,18 @@ def fresh(name):
     return folder
 
 
+# The sockets of `free_port`, open until this process ends.
+held = []
+
+
 def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    """A port that nobody else is given meanwhile: it stays bound, without listening. A program that sets SO_REUSEADDR, as clusterd
+    and all others here do, binds it too."""
+    found = socket.socket()
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    found.bind(("127.0.0.1", 0))
+    held.append(found)
+    return found.getsockname()[1]
 
 
 def get(port, path="/", host="127.0.0.1"):
