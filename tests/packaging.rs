@@ -166,6 +166,28 @@ fn what_is_run_may_be_run_and_parses() {
 }
 
 #[test]
+fn the_unit_of_the_package_takes_away_the_rights_that_the_unit_of_startup_does() {
+    let mut startup = Command::new(env!("CARGO_BIN_EXE_clusterd"));
+    startup.args(["startup", "--print", "--system", "root"]).env("CLUSTERD_HOME", "/root/.clusterd");
+    let printed = startup.output().unwrap();
+    assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    let rights = |text: &str| {
+        let lines = text.lines().skip_while(|line| *line != "NoNewPrivileges=yes");
+        let lines =
+            lines.take_while(|line| *line != "[Install]").filter(|line| line.contains('=') && !line.starts_with('#'));
+        lines.map(str::to_owned).collect::<BTreeSet<String>>()
+    };
+    let (of_startup, of_package) = (rights(&printed), rights(&text("packaging/systemd/clusterd@.service")));
+    assert!(of_startup.len() > 15, "{printed}");
+    // A program keeps the options that it had set before bind(2), as before this unit had a filter.
+    let more = "SystemCallFilter=@system-service @pkey bpf seccomp";
+    let expected: BTreeSet<String> =
+        of_startup.iter().map(|line| if line == more { format!("{line} pidfd_getfd") } else { line.clone() }).collect();
+    assert_eq!(of_package, expected);
+}
+
+#[test]
 fn a_port_of_the_package_tests_is_lost_to_nobody_and_its_server_can_have_it() {
     let script = "
 import errno, socket, sys

@@ -97,7 +97,8 @@ pub fn address(socket: BorrowedFd<'_>) -> io::Result<String> {
 /// Creates a folder whose files others can reach by name, but not list or change. Checks an existing one.
 ///
 /// # Errors
-/// It cannot be created; `PermissionDenied` when it belongs to somebody else, or others may write to it.
+/// It cannot be created; `PermissionDenied` when it belongs to somebody else, others may write to it, or they cannot enter it: it may
+/// be the home of a deployment.
 pub fn prepare_folder(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o711).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -106,7 +107,7 @@ pub fn prepare_folder(path: &Path) -> io::Result<()> {
     }
     let found = fs::symlink_metadata(path)?;
     let ours = found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0;
-    if ours { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+    if ours && found.mode() & 0o011 == 0o011 { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
 }
 
 /// Receives one datagram with its sender. Attached fds (FDSTORE=1, BARRIER=1) are closed on another thread. `None`: the
@@ -214,11 +215,15 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "miri does not know sockets")]
-    fn a_folder_that_others_may_write_is_refused() {
+    fn a_folder_that_others_may_write_or_cannot_enter_is_refused() {
         let folder = folder("open");
         fs::create_dir(&folder).unwrap();
-        fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
-        assert_eq!(prepare_folder(&folder).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        for mode in [0o777, 0o700, 0o710, 0o701] {
+            fs::set_permissions(&folder, Permissions::from_mode(mode)).unwrap();
+            assert_eq!(prepare_folder(&folder).unwrap_err().kind(), io::ErrorKind::PermissionDenied, "{mode:o}");
+        }
+        fs::set_permissions(&folder, Permissions::from_mode(0o711)).unwrap();
+        prepare_folder(&folder).unwrap();
         fs::remove_dir(&folder).unwrap();
     }
 }
