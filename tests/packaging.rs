@@ -266,6 +266,15 @@ fn a_release_sets_every_version_dates_the_changelog_commits_and_tags() {
     assert!(is_done && said.contains("would run .ci/run") && said.contains("would change Cargo.lock"), "{said}");
     assert_eq!(git(&folder.0, &["status", "--porcelain"]), "", "a dry run changes nothing");
 
+    // Also what it would forget.
+    let forgotten = format!("packaging/note:1: of {}", env!("CARGO_PKG_VERSION"));
+    fs::write(folder.0.join("packaging/note"), format!("of {}\n", env!("CARGO_PKG_VERSION"))).unwrap();
+    git(&folder.0, &["add", "packaging/note"]);
+    git(&folder.0, &["commit", "--quiet", "--message", "Note"]);
+    let (is_done, said) = release(&["99.0.0", "--dry-run"]);
+    assert!(!is_done && said.contains(&forgotten), "{said}");
+    git(&folder.0, &["reset", "--quiet", "--hard", "HEAD~1"]);
+
     // What is not in order is refused, and changes nothing.
     for (args, why) in [(["0.0.1", "--skip-ci"], "does not come after"), (["99.0", "--skip-ci"], "is not a version")] {
         let (is_done, said) = release(&args);
