@@ -1,11 +1,10 @@
-"""build_wheel.py VERSION BINARY OUT: the wheel with the binary as a script, as other programs in Rust have it on PyPI.
+"""build_wheel.py VERSION BINARY OUT MACHINE: the wheel with the binary as a script, as other programs in Rust have it on PyPI.
 
 A wheel is a zip with known files (PEP 427); nothing is compiled here. The same input gives the same bytes.
 """
 
 import base64
 import hashlib
-import os
 import pathlib
 import sys
 import zipfile
@@ -55,8 +54,8 @@ def contents(version, binary, tag):
     yield f"{info}/WHEEL", wheel_file(tag).encode(), PLAIN
 
 
-def build(version, binary, out):
-    tag = TAGS[os.uname().machine]
+def build(version, binary, out, machine):
+    tag = TAGS[machine]
     path = out / f"clusterd-{version}-{tag}.whl"
     record = []
 
@@ -77,5 +76,5 @@ def build(version, binary, out):
 
 
 if __name__ == "__main__":
-    version, binary, out = sys.argv[1:]
-    print(build(version, pathlib.Path(binary), pathlib.Path(out)))
+    version, binary, out, machine = sys.argv[1:]
+    print(build(version, pathlib.Path(binary), pathlib.Path(out), machine))

@@ -32,6 +32,12 @@ def built(path):
     return path
 
 
+def wheel(machine=MACHINE):
+    """The wheel for a machine: there may be others beside it."""
+    found = sorted(DIST.glob(f"clusterd-{VERSION}-py3-none-*_{machine}.whl"))
+    return found[0] if found else built(DIST / f"clusterd-{VERSION}-py3-none-{machine}.whl")
+
+
 def fresh(name):
     """An empty folder of this name."""
     folder = WORK / name

@@ -16,7 +16,7 @@ import sys
 import tarfile
 import time
 
-from common import BINARY, DIST, MACHINE, PATIENCE_S, VERSION, WORK, answer_of, built, free_port, fresh, skip
+from common import BINARY, DIST, MACHINE, PATIENCE_S, VERSION, WORK, answer_of, built, free_port, fresh, skip, wheel
 from root import Root
 
 APP = "require('node:http').createServer((question, answer) => answer.end('hello')).listen(process.env.PORT, '127.0.0.1');\n"
@@ -84,10 +84,6 @@ def archive(folder):
 
 def npm(folder):
     return [["npm", "install", "--silent", DIST / f"clusterd-{VERSION}.tgz", DIST / f"clusterd-linux-{NPM}-{VERSION}.tgz"]]
-
-
-def wheel():
-    return next(iter(sorted(DIST.glob(f"clusterd-{VERSION}-py3-none-*.whl"))))
 
 
 def pip(folder):

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import venv
 
-from common import DIST, VERSION, WORK, answer_of, fresh, free_port, running, skip
+from common import VERSION, WORK, answer_of, fresh, free_port, running, skip, wheel
 
 WORKER = '''
 import json, sys
@@ -165,12 +165,12 @@ http.createServer((request, response) => {
 }).listen(process.env.PORT);
 '''
 
-[wheel] = DIST.glob(f"clusterd-{VERSION}-*.whl")
+package = wheel()
 folder = fresh("wheel")
 venv.create(folder / "venv", with_pip=True)
 bin = folder / "venv" / "bin"
 python = bin / "python"
-subprocess.run([bin / "pip", "install", "--quiet", "--no-index", "--disable-pip-version-check", wheel], check=True)
+subprocess.run([bin / "pip", "install", "--quiet", "--no-index", "--disable-pip-version-check", package], check=True)
 home = folder / "home"
 environment = {**os.environ, "CLUSTERD_HOME": str(home)}
 
@@ -286,7 +286,7 @@ def pipx_runs_it():
     (folder / "page").mkdir()
     (folder / "page" / "index.html").write_text("served")
     places = {f"PIPX_{name}": str(folder / "pipx" / name) for name in ("HOME", "BIN_DIR", "MAN_DIR", "SHARED_LIBS")}
-    command = [pipx, "-m", "pipx", "run", "--spec", wheel, "clusterd"]
+    command = [pipx, "-m", "pipx", "run", "--spec", package, "clusterd"]
     options = {"cwd": folder / "page", "env": {**environment, **places, "PIPX_DEFAULT_PYTHON": sys.executable}}
     said = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=300, **options)
     assert said.stdout == f"clusterd {VERSION}\n", said
