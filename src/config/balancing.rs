@@ -60,7 +60,7 @@ pub struct Known<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decided {
     pub balance: Balance,
-    /// Why, where it is `auto`.
+    /// Why, where it is `auto` and there is something to balance.
     pub why: Option<Why>,
 }
 
@@ -71,8 +71,6 @@ pub enum Why {
     Preferred(Balance),
     /// Workers of this protocol accept by themselves.
     OwnAccept(ProtocolKind),
-    /// Workers of this protocol get no sockets.
-    NoSocket(ProtocolKind),
     /// Only hand-offs are counted.
     Counted,
     /// A canary is compared by hand-offs.
@@ -128,8 +126,8 @@ fn by_protocol(protocol: ProtocolKind) -> Result<Option<Decided>, RuleError> {
     if rules.can_be_handed_connections {
         return Ok(None);
     }
-    let why = if rules.takes_connections { Why::OwnAccept(protocol) } else { Why::NoSocket(protocol) };
-    Ok(Some(Decided { balance: rules::balance(protocol, ROUND_ROBIN)?, why: Some(why) }))
+    let why = rules.takes_connections.then_some(Why::OwnAccept(protocol));
+    Ok(Some(Decided { balance: rules::balance(protocol, ROUND_ROBIN)?, why }))
 }
 
 /// What speaks against a balance in which Node workers accept by themselves.
@@ -301,7 +299,6 @@ impl fmt::Display for Why {
                 f.write_str("clusterd gives each connection to the worker with the fewest")
             }
             Why::OwnAccept(protocol) => write!(f, "workers of protocol \"{protocol}\" accept by themselves"),
-            Why::NoSocket(protocol) => write!(f, "workers of protocol \"{protocol}\" get no socket"),
             Why::Counted => f.write_str("limits.max_connections counts what clusterd hands off"),
             Why::Compared => f.write_str("reload.canary compares workers by what clusterd hands off"),
             Why::HeldBack(key) => write!(f, "{key} needs workers that get no connections until they are told to"),

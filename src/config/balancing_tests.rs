@@ -135,7 +135,7 @@ fn auto_allows_what_round_robin_allows() {
                     let decided = auto(&table, &known, || steering).unwrap();
                     let (auto, round_robin) = (judged(protocol, decided.balance, &app), judged(protocol, typed, &app));
                     assert_eq!(auto, round_robin, "{lines}: {protocol} {table:?} {steering:?}");
-                    assert!(decided.why.is_some());
+                    assert_eq!(decided.why.is_some(), protocol.rules().takes_connections);
                     assert!(protocol == ProtocolKind::Node || decided.balance == typed);
                 }
             }
