@@ -540,11 +540,15 @@ impl App {
         }
     }
 
-    /// Whether a worker died (or left) before `min_uptime`, or without ever being ready.
+    /// Whether a worker died (or left) before `min_uptime`, or without ever being ready. Where age alone makes it ready, its own times
+    /// decide: a busy master may learn of its start and of its end in the same moment.
     fn is_young(&self, worker: WorkerId, at_ms: u64) -> bool {
         self.workers.get(&worker).is_some_and(|w| {
             let lived_ms = at_ms.saturating_sub(w.spawned_at_ms);
-            matches!(w.phase, Phase::Starting { .. }) || lived_ms < self.policy(w.generation).min_uptime_ms
+            let rules = self.policy(w.generation).rules(w.slot);
+            let was_ready_by_age = rules.ready.after_ms.is_some_and(|age| age <= lived_ms.min(rules.ready_timeout_ms));
+            let was_never_ready = matches!(w.phase, Phase::Starting { .. }) && !was_ready_by_age;
+            was_never_ready || lived_ms < self.policy(w.generation).min_uptime_ms
         })
     }
 

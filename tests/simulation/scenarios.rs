@@ -320,6 +320,22 @@ fn the_first_wait_and_the_least_wait_are_as_asked() {
 }
 
 #[test]
+fn a_worker_that_age_makes_ready_was_ready_also_where_its_start_and_its_end_are_seen_together() {
+    let by_age = |age_ms, lived_ms| {
+        let ready = ReadyRule { evidence: None, after_ms: Some(age_ms) };
+        let mut s = Stage::under(Policy { ready, min_uptime_ms: 1, max_restarts: Some(1), ..policy() }, 1);
+        s.take();
+        // The master stood still meanwhile.
+        s.now_ms += lived_ms;
+        s.tell(Event::Spawned { worker: WorkerId(1), pid: 1 });
+        s.exit(1, 0);
+        s.spawned()
+    };
+    assert_eq!(by_age(200, 288), [2], "replaced at once");
+    assert!(by_age(200, 199).is_empty(), "it was not ready yet, and one failure is the most that is allowed");
+}
+
+#[test]
 fn an_exit_code_can_leave_the_slot_empty() {
     let mut s = Stage::ready(1);
     s.exit(1, 42);
