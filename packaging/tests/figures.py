@@ -1,12 +1,14 @@
 """How long each way in takes, from the package to the first answer, and a start beside PM2's. Prints the tables of docs/installing.md.
 
 Every way begins in an empty folder, with empty caches, and with the packages of target/dist as files: what a registry adds is the
-download. `--cargo` builds the crate too, which takes minutes.
+download. `--cargo` builds the crate too, which takes minutes; `--only-cargo` does nothing else.
 """
 
 import contextlib
 import os
+import pathlib
 import platform
+import resource
 import shutil
 import signal
 import socket
@@ -14,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 
 from common import BINARY, DIST, MACHINE, PATIENCE_S, VERSION, WORK, answer_of, built, free_port, fresh, skip, wheel
@@ -64,11 +67,11 @@ def first_answer(port, server=None):
     return time.monotonic() - began
 
 
-def once(name, installs, program):
-    """Seconds of the installation, and from there to the first answer."""
-    folder = fresh(f"figures-{name}")
+def once(name, installs, program, folder=None, **more):
+    """Seconds of the installation, and from there to the first answer. `more` is for the environment."""
+    folder = folder or fresh(f"figures-{name}")
     (folder / "app.js").write_text(APP)
-    env, port = environment(folder), free_port()
+    env, port = {**environment(folder), **more}, free_port()
     began = time.monotonic()
     for words in installs(folder):
         run(words, folder, env, BUILD_S)
@@ -90,10 +93,22 @@ def pip(folder):
     return [["python3", "-m", "venv", "venv"], ["venv/bin/pip", "install", "--quiet", "--no-index", wheel()]]
 
 
-def cargo(folder):
-    with tarfile.open(built(DIST / f"clusterd-{VERSION}.crate")) as crate:
-        crate.extractall(folder, filter="data")
-    return [["cargo", "install", "--quiet", "--locked", "--root", "installed", "--path", f"clusterd-{VERSION}"]]
+def cargo():
+    """As `once`, and the CPU time of the installation. Outside of this project, which cargo would take for the crate's workspace; the
+    toolchain is this user's, and everything else is downloaded."""
+
+    def unpacked(folder):
+        with tarfile.open(built(DIST / f"clusterd-{VERSION}.crate")) as crate:
+            crate.extractall(folder, filter="data")
+        return [["cargo", "install", "--quiet", "--locked", "--root", "installed", "--path", f"clusterd-{VERSION}"]]
+
+    toolchain = os.environ.get("RUSTUP_HOME", str(pathlib.Path.home() / ".rustup"))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with tempfile.TemporaryDirectory(prefix="clusterd-figures-") as name:
+        program = lambda folder: ["installed/bin/clusterd"]
+        installed, answered = once("cargo", unpacked, program, pathlib.Path(name), RUSTUP_HOME=toolchain)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return installed, answered, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def deb():
@@ -114,7 +129,7 @@ def deb():
         root.close()
 
 
-def ways(with_cargo):
+def ways(with_cargo, only_cargo):
     unpacked = lambda folder: [folder / f"clusterd-{VERSION}" / "clusterd"]
     kinds = [
         ("the static archive", "`tar -xzf`, `clusterd`", lambda: once("archive", archive, unpacked)),
@@ -130,14 +145,15 @@ def ways(with_cargo):
     else:
         skip("the Debian package needs root")
     print("| way | commands | installed in | first answer after |\n|---|---|---|---|")
-    for name, commands, measure in kinds:
+    for name, commands, measure in kinds if not only_cargo else []:
         seen = [found for found in (measure() for _ in range(WAYS_RUNS)) if found]
         if seen:
             installed, answered = (statistics.median(column) for column in zip(*seen))
             print(f"| {name} | {commands} | {installed:.1f} s | {answered:.2f} s |", flush=True)
     if with_cargo:
-        installed, answered = once("cargo", cargo, lambda folder: ["installed/bin/clusterd"])
-        print(f"| cargo | `cargo install`, `clusterd` | {installed:.0f} s | {answered:.2f} s |", flush=True)
+        installed, answered, cpu = cargo()
+        took = f"{installed:.0f} s ({cpu:.0f} s of CPU time)"
+        print(f"| cargo | `cargo install`, `clusterd` | {took} | {answered:.2f} s |", flush=True)
 
 
 def pm2():
@@ -192,5 +208,7 @@ def starts():
 built(BINARY)
 cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
 print(f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} CPUs ({cpu}), Linux {platform.release()}; {BINARY.name}: {BINARY.stat().st_size} bytes\n")
-ways("--cargo" in sys.argv)
-starts()
+only_cargo = "--only-cargo" in sys.argv
+ways(only_cargo or "--cargo" in sys.argv, only_cargo)
+if not only_cargo:
+    starts()
