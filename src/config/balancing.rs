@@ -208,8 +208,13 @@ impl Decided {
 
     /// For people, where it is `auto`: "auto: kernel, since ...".
     pub fn sentence(&self) -> Option<String> {
-        self.why.as_ref().map(|why| format!("auto: {}, since {why}", self.balance))
+        self.why.as_ref().map(|why| sentence(self.balance, why))
     }
+}
+
+/// How people are told what `auto` means, and why.
+pub fn sentence(balance: impl fmt::Display, why: impl fmt::Display) -> String {
+    format!("auto: {balance}, since {why}")
 }
 
 impl Balance {

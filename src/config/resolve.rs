@@ -3,7 +3,6 @@
 use super::dependencies;
 use super::import::Format;
 use super::problem::{At, Found, Problem, Spot};
-use super::protocol::ProtocolKind;
 use super::raw;
 use super::schema::addresses::ListenEntry;
 use super::schema::keys::{Alive, AppRest, RawAlive, RawApp, RawLimits, RawRestart};
@@ -366,10 +365,7 @@ fn decide_reload(raw: RawReload, is_warmed_up: bool) -> Reload {
 
 /// Reports spares that the typed protocol, or the typed balance with any protocol, could not hold back.
 fn check_spares(app: &App, spot: Option<Spot>, found: &mut Found) {
-    let balance = app.balance.least();
-    let protocol = app.protocol.exactly().or((balance == Balance::Shared).then_some(ProtocolKind::Node));
-    let Some((protocol, spot)) = protocol.zip(spot) else { return };
-    let Ok(balance) = rules::balance(protocol, balance) else { return };
+    let Some(((protocol, balance), spot)) = rules::typed(app).zip(spot) else { return };
     if let Err(message) = rules::spares(protocol, balance, app) {
         found.add(spot, message.to_string());
     }

@@ -205,6 +205,13 @@ pub fn metrics(protocol: ProtocolKind, metrics: Metrics) -> Result<(), RuleError
     if cannot { Err(RuleError::Metrics(protocol)) } else { Ok(()) }
 }
 
+/// The protocol and the balance of an app, as far as what was typed says them whatever its program is.
+pub(super) fn typed(app: &App) -> Option<(ProtocolKind, Balance)> {
+    let typed = app.balance.least();
+    let protocol = app.protocol.exactly().or((typed == Balance::Shared).then_some(ProtocolKind::Node))?;
+    Some((protocol, balance(protocol, typed).ok()?))
+}
+
 /// Checks that a new worker can be asked, and held back meanwhile, under a decided protocol and balance, if the app has a warm-up.
 ///
 /// # Errors

@@ -1,10 +1,9 @@
 //! `warmup`: the requests that a worker has to answer before clients reach it.
 use super::problem::{Found, Spot};
-use super::protocol::ProtocolKind;
 use super::rules;
 use super::schema::keys::RawApp;
 use super::schema::kinds::Texts;
-use super::{App, Balance, parse};
+use super::{App, parse};
 use crate::limits::{WARMUP_PATHS_MAX, WARMUP_TIMES_MAX};
 
 /// How often each path is asked for, unless `warmup_times` says something else.
@@ -62,10 +61,7 @@ pub(super) fn decide(raw: &mut RawApp, found: &mut Found) -> Option<WarmUp> {
 
 /// Reports a warm-up that the typed protocol, or the typed balance with any protocol, does not allow.
 pub(super) fn check(app: &App, spot: Option<Spot>, found: &mut Found) {
-    let balance = app.balance.least();
-    let protocol = app.protocol.exactly().or((balance == Balance::Shared).then_some(ProtocolKind::Node));
-    let Some((protocol, spot)) = protocol.zip(spot) else { return };
-    let Ok(balance) = rules::balance(protocol, balance) else { return };
+    let Some(((protocol, balance), spot)) = rules::typed(app).zip(spot) else { return };
     if let Err(message) = rules::warm_up(protocol, balance, app) {
         found.add(spot, message.to_string());
     }

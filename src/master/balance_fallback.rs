@@ -38,10 +38,8 @@ pub(super) fn judge(cx: &mut Context<impl System>, ix: WorkerIx, query: &Query) 
     if let Some(settings) = cx.apps[app_ix].generations.get_mut(&generation) {
         settings.balance = decided;
     }
-    let of_it: Vec<WorkerIx> =
-        cx.workers.iter().filter(|(_, w)| w.app == app_ix && w.generation == generation).map(|(ix, _)| ix).collect();
-    for ix in of_it {
-        if let Some(worker) = cx.workers.get_mut(ix) {
+    for ix in cx.workers.indices() {
+        if let Some(worker) = cx.workers.get_mut(ix).filter(|w| w.app == app_ix && w.generation == generation) {
             worker.own_socket = false;
         }
     }

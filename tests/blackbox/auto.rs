@@ -125,9 +125,7 @@ fn what_one_worker_refuses_another_serves() {
 fn a_program_that_runs_without_the_preload_is_handed_its_connections() {
     let folder = Folder::new();
     folder.write("app.js", APP);
-    let script = folder.write("start", "#!/bin/sh\nunset NODE_OPTIONS\nexec node \"$@\"\n");
-    let made = std::process::Command::new("chmod").args(["+x", &script]).status().unwrap();
-    assert!(made.success());
+    folder.write_executable("start", "#!/bin/sh\nunset NODE_OPTIONS\nexec node \"$@\"\n");
     let args = ["-w", "2", "--protocol", "node", "--host", "127.0.0.1", "--port", "0", "--", "./start", "app.js"];
     let cluster = Cluster::start_in(folder, &args, |_| {});
     cluster.wait_ready(2);

@@ -20,9 +20,7 @@ fn start(then: &str) -> Cluster {
 }
 
 fn before(folder: &Folder, then: &str) {
-    let file = folder.write("before.sh", &format!("#!/bin/sh\necho $CLUSTERD_GENERATION >> runs\n{then}\n"));
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(file, mode).unwrap();
+    folder.write_executable("before.sh", &format!("#!/bin/sh\necho $CLUSTERD_GENERATION >> runs\n{then}\n"));
 }
 
 fn runs(cluster: &Cluster) -> String {

@@ -6,7 +6,6 @@ use super::common::ports::free_port;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -172,8 +171,7 @@ fn wrappers_need_nothing() {
     both_answer(&["sh", "./start.sh"], |folder| drop(folder.write("start.sh", script)));
     // As a shell runs it: the kernel does not know what to do with it.
     both_answer(&["./start.sh", "x y"], |folder| {
-        let path = folder.write("start.sh", "[ \"$1\" = 'x y' ] && exec python3 server.py\n");
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        folder.write_executable("start.sh", "[ \"$1\" = 'x y' ] && exec python3 server.py\n");
     });
     let node = "require('node:http').createServer((q, s) => s.end(`pid=${process.pid}`)).listen(process.env.PORT);";
     both_answer(&["env", "X=1", "node", "app.js"], |folder| drop(folder.write("app.js", node)));

@@ -65,26 +65,20 @@ fn unprivileged() -> bool {
         .any(|line| line.strip_prefix("Uid:").is_some_and(|ids| ids.split_whitespace().next() != Some("0")))
 }
 
-fn executable(folder: &Folder, name: &str, text: &str) -> String {
-    let path = folder.write(name, text);
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    path
-}
-
 #[test]
 fn commands_that_cannot_run_say_why() {
     fails(&["-w", "1", "--", "no-such-command-here"], 1, &["no-such-command-here", "PATH"]);
     let folder = Folder::new();
     let script = folder.write("tool.sh", "#!/bin/sh\n");
     fails_in(&folder, &["-w", "1", "--", &script], 1, &["not executable", "clusterd -- sh"]);
-    let foreign = executable(&folder, "foreign", "\x7fELF\x02\x01\x01\0\0\0");
+    let foreign = folder.write_executable("foreign", "\x7fELF\x02\x01\x01\0\0\0");
     let words = ["cannot run", "Exec format error", "another machine", "given up (errored): another try"];
     let said = fails_in(&folder, &["-w", "1", "--", &foreign], 1, &words);
     assert!(!said.contains("next try"), "{said}");
     let (code, out, err) = run(&folder, &["start", "-i", "1", "--name", "foreign", "--", &foreign]);
     assert!(code == 1 && err.contains("Exec format error") && !err.contains("trying again"), "{out} {err}");
     assert_eq!(run(&folder, &["delete", "foreign"]).0, 0);
-    let no_first_line = executable(&folder, "app.py", "print(1)\n");
+    let no_first_line = folder.write_executable("app.py", "print(1)\n");
     fails_in(&folder, &["-w", "1", "--", &no_first_line], 1, &["no #! line", "clusterd -- python3"]);
     let folder_as_command = folder.path().display().to_string();
     fails_in(&folder, &["-w", "1", "--", &folder_as_command], 1, &["folder"]);

@@ -94,6 +94,13 @@ impl Folder {
         fs::write(&path, text).unwrap();
         path.display().to_string()
     }
+
+    /// As [`Folder::write`], and everybody may run the file.
+    pub(crate) fn write_executable(&self, name: &str, text: &str) -> String {
+        let path = self.write(name, text);
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        path
+    }
 }
 
 impl Drop for Folder {

@@ -6,6 +6,9 @@ mod lines;
 mod machine;
 mod markdown;
 mod pages;
+#[path = "../common/ports.rs"]
+#[allow(dead_code)]
+mod ports;
 mod recording;
 mod sessions;
 mod shell;

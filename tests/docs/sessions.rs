@@ -4,10 +4,10 @@
 use crate::lines::typed;
 use crate::markdown::{Block, Page};
 use crate::pages::{self, root};
+use crate::ports::free_port;
 use crate::recording;
 use std::fmt::Write;
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -21,8 +21,6 @@ const WAIT_MAX: u32 = 600;
 const FOLDERS: [(&str, &str); 2] = [("/srv/web", "/srv/web"), ("/home/you", "")];
 /// The ports that pages use.
 const PORTS: [&str; 3] = ["8080", "8081", "9615"];
-/// Where a session looks for free ones: the kernel gives none of these to clients, who would be in the way.
-const FREE_PORTS: std::ops::Range<u16> = 12_000..30_000;
 /// Stands before the number of each command in what the session prints, and before its exit code.
 const COMMAND_MARK: char = '\u{1}';
 const END_MARK: char = '\u{2}';
@@ -89,17 +87,6 @@ impl Session {
         assert!(code == Some(0), "the session ended with {code:?}\n{said}\n{printed}");
         printed.split(COMMAND_MARK).skip(1).map(of_command).collect()
     }
-}
-
-/// A port that nobody has, and that no other session of this run gets.
-fn free_port() -> u16 {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let all = u32::from(FREE_PORTS.end - FREE_PORTS.start);
-    let next = |_| {
-        let n = std::process::id().wrapping_mul(31).wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed)) % all;
-        FREE_PORTS.start + u16::try_from(n).unwrap()
-    };
-    (0..all).map(next).find(|port| TcpListener::bind(("0.0.0.0", *port)).is_ok()).expect("a free port")
 }
 
 impl Drop for Session {

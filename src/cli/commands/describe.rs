@@ -6,6 +6,7 @@ use crate::cli::table::Paint;
 use crate::cli::target::{Found, Known, gone_app, known};
 use crate::cli::units::{short_delay, short_time, size};
 use crate::cli::worker_table::worker_table;
+use crate::config::balancing;
 use crate::text::visible;
 use clap::Args;
 use std::collections::{BTreeMap, BTreeSet};
@@ -123,8 +124,7 @@ fn app_rows(id: String, app: &App) -> Vec<(&'static str, String)> {
 
 /// The balance; where it is `auto`, with the reason.
 pub(super) fn balance_words(app: &App) -> String {
-    let balance = app.balance.to_string();
-    app.balance_why.as_ref().map_or_else(|| balance.clone(), |why| format!("auto: {balance}, since {why}"))
+    app.balance_why.as_ref().map_or_else(|| app.balance.to_string(), |why| balancing::sentence(app.balance, why))
 }
 
 /// How the number of workers follows the load, and why it changed last.
